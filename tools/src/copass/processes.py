@@ -1,0 +1,149 @@
+"""Start and stop one program so that it never outlives whoever started it."""
+
+import asyncio
+import ctypes
+import os
+import pwd
+import signal
+import subprocess
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+_CLONE_NEWUSER = 0x10000000
+_PR_SET_PDEATHSIG = 1
+
+# Looked up here because the child may only call things that were ready before the fork.
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class StartError(Exception):
+    """A program did not become ready. The text is for the person at the terminal."""
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """What to run. `unprivileged` programs refuse to run as root (PostgreSQL)."""
+
+    name: str
+    command: tuple[str, ...]
+    log: Path
+    environment: Mapping[str, str] = field(default_factory=dict)
+    folder: Path | None = None
+    stop_signal: signal.Signals = signal.SIGTERM
+    orphan_signal: signal.Signals = signal.SIGKILL
+    unprivileged: bool = False
+
+
+def not_root() -> tuple[int, int]:
+    """A user and group known to the system that are not root, for programs that refuse root."""
+    entries = [entry for entry in pwd.getpwall() if entry.pw_uid != 0]
+    if not entries:
+        raise StartError("PostgreSQL refuses to run as root, and this machine has no other user")
+    entry = next((one for one in entries if one.pw_name == "nobody"), entries[0])
+    return entry.pw_uid, entry.pw_gid
+
+
+def _become_unprivileged(uid: int, gid: int) -> None:
+    """In the child: be `uid` in a user namespace of its own, still root's files outside.
+
+    So the server reads a clone below /root and writes folders that belong to root, without a new
+    system account and without opening any folder to others.
+    """
+    if _libc.unshare(_CLONE_NEWUSER) != 0:
+        raise OSError(ctypes.get_errno(), "unshare")
+    for name, text in (("setgroups", "deny"), ("uid_map", f"{uid} 0 1"), ("gid_map", f"{gid} 0 1")):
+        with open(f"/proc/self/{name}", "w") as file:
+            file.write(text)
+
+
+def child_setup(program: Program) -> Callable[[], None]:
+    """What the child does between fork and exec."""
+    parent = os.getpid()
+    drop = not_root() if program.unprivileged and os.geteuid() == 0 else None
+    orphan_signal = int(program.orphan_signal)
+
+    def setup() -> None:
+        os.setsid()  # Ctrl-C at the terminal reaches the supervisor alone, which stops the rest
+        if drop is not None:
+            _become_unprivileged(*drop)
+        # After the change of identity, which would clear it.
+        _libc.prctl(_PR_SET_PDEATHSIG, orphan_signal, 0, 0, 0)
+        if drop is None and os.getppid() != parent:  # it died before the line above
+            os._exit(1)
+
+    return setup
+
+
+def spawn(program: Program) -> "subprocess.Popen[bytes]":
+    """Start it with its output appended to its log. It dies with the calling thread."""
+    program.log.parent.mkdir(parents=True, exist_ok=True)
+    with program.log.open("ab") as log:
+        try:
+            return subprocess.Popen(
+                program.command,
+                env={**os.environ, **program.environment},
+                cwd=program.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                preexec_fn=child_setup(program),
+            )
+        except (OSError, subprocess.SubprocessError) as error:
+            raise StartError(f"{program.name} cannot be started: {error}") from error
+
+
+def log_tail(path: Path, lines: int = 12) -> str:
+    """The last lines of a log, for an error message."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - 8192))
+            return "\n".join(file.read().decode(errors="replace").splitlines()[-lines:])
+    except OSError:
+        return ""
+
+
+async def wait_ready(
+    program: Program,
+    process: "subprocess.Popen[bytes]",
+    answers: Callable[[], Awaitable[None]],
+    *,
+    timeout_s: float = 30.0,
+) -> None:
+    """Ask until `answers` returns without an exception. Raises StartError when it does not."""
+    deadline = time.monotonic() + timeout_s
+    pause_s = 0.02
+    while True:
+        if process.poll() is not None:
+            raise StartError(
+                f"{program.name} stopped while starting (exit code {process.returncode}); "
+                f"the end of {program.log}:\n{log_tail(program.log)}"
+            )
+        try:
+            async with asyncio.timeout(5):
+                await answers()
+        except Exception as error:
+            if time.monotonic() > deadline:
+                raise StartError(
+                    f"{program.name} did not answer within {timeout_s:.0f} s ({error!r}); "
+                    f"see {program.log}"
+                ) from error
+            await asyncio.sleep(pause_s)
+            pause_s = min(pause_s * 1.5, 0.25)
+        else:
+            return
+
+
+def stop(
+    process: "subprocess.Popen[bytes]", stop_signal: signal.Signals, *, timeout_s: float = 10.0
+) -> None:
+    """Ask it to stop; SIGKILL when it has not within the time."""
+    if process.poll() is not None:
+        return
+    process.send_signal(stop_signal)
+    try:
+        process.wait(timeout_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
