@@ -1,0 +1,1 @@
+"""Plumbing shared by the services: it would make sense in any other product."""

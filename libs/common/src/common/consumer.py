@@ -1,0 +1,275 @@
+"""The consumer loop: one message, one transaction; then the offset.
+
+`{claim in the inbox, handle, outbox}` commit together, so a message that comes twice, because the
+process died before the offset was committed or because the broker was replayed, does nothing twice.
+A message that keeps failing is kept as a dead letter, and its partition moves on. What fails
+because a server is away is no fault of the message: the loop ends, to be restarted.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka.errors import CommitFailedError, IllegalStateError
+from opentelemetry.trace import SpanKind
+
+from common import inbox, kafka, outbox, telemetry
+from common.clock import Clock, utc_now
+from common.db import Conn, Pool
+from common.events import Event, MalformedEvent, Topic, from_message, read_log_epoch
+from common.ids import new_id
+from common.logging import get_logger
+from common.metrics import CONSUMER_LAG, EVENTS_HANDLED
+from common.settings import ServiceSettings
+
+Handler = Callable[[Conn, Event], Awaitable[None]]
+
+BATCH = 200
+ATTEMPTS_MAX = 4
+FIRST_RETRY_S = 0.05
+LOG_CHECK_S = 1.0
+REPLAY_POLL_S = 2.0
+REPLAY_BATCH = 50
+
+# The message is innocent of these: try again later, however often.
+SERVER_AWAY = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.TransactionRollbackError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.ReadOnlySQLTransactionError,
+)
+
+log = get_logger(__name__)
+
+
+def dead_letters(group: str) -> Topic:
+    """The topic that tells of the messages that `group` gave up on."""
+    return Topic(f"{group}.dead-letters.v1", compacted=False)
+
+
+class Consumer:
+    """Handles topics for one consumer group. `run` is one life: any failure ends it."""
+
+    def __init__(
+        self,
+        settings: ServiceSettings,
+        pool: Pool,
+        group: str,
+        handlers: Mapping[str, Handler],
+        clock: Clock = utc_now,
+    ) -> None:
+        self.settings = settings
+        self.pool = pool
+        self.group = group
+        self.handlers = handlers
+        self.clock = clock
+        self.assigned = False
+        self._epochs: dict[TopicPartition, int] = {}
+
+    async def run(self) -> None:
+        """Consume until something fails. Raises what failed: the database or the broker is away."""
+        consumer = kafka.make_consumer(self.settings, *self.handlers, group=self.group)
+        self._epochs.clear()
+        loop = asyncio.get_running_loop()
+        log_check_at = replay_at = loop.time() + LOG_CHECK_S
+        try:
+            async with asyncio.timeout(kafka.SEND_TIMEOUT_S):
+                await consumer.start()
+            while True:
+                batches = await consumer.getmany(timeout_ms=500, max_records=BATCH)
+                self.assigned = bool(consumer.assignment())
+                for partition, records in batches.items():
+                    await self._handle_partition(consumer, partition, records)
+                if loop.time() >= log_check_at:
+                    await self._check_log(consumer)
+                    log_check_at = loop.time() + LOG_CHECK_S
+                if loop.time() >= replay_at:
+                    await self._replay_dead_letters()
+                    replay_at = loop.time() + REPLAY_POLL_S
+        finally:
+            self.assigned = False
+            await kafka.stop(consumer)
+
+    async def _handle_partition(
+        self,
+        consumer: AIOKafkaConsumer,
+        partition: TopicPartition,
+        records: Sequence[ConsumerRecord],
+    ) -> None:
+        done = 0
+        for record in records:
+            epoch = read_log_epoch(record.headers)
+            if epoch > self._epochs.setdefault(partition, epoch):
+                # The log was lost and grew again behind our back: what came before this message
+                # may be new to us.
+                self._epochs[partition] = epoch
+                log.warning("log_started_again", topic=partition.topic, epoch=epoch)
+                await seek_to_beginning(consumer, partition)
+                return
+            await self._handle(record)
+            done = record.offset + 1
+        try:
+            await consumer.commit({partition: done})
+        except (CommitFailedError, IllegalStateError):
+            # The partition went to another member meanwhile; the inbox absorbs what it reads again.
+            log.info("offset_not_committed", topic=partition.topic, partition=partition.partition)
+        behind = (consumer.highwater(partition) or done) - done
+        CONSUMER_LAG.labels(self.group, partition.topic, str(partition.partition)).set(behind)
+
+    async def _handle(self, record: ConsumerRecord) -> None:
+        """Handle one message, or keep it as a dead letter after several tries."""
+        for attempt in range(ATTEMPTS_MAX):
+            try:
+                event = from_message(record.value, record.headers)
+                await self._apply(record.topic, event, traceparent_of=record)
+                return
+            except SERVER_AWAY:
+                raise
+            except MalformedEvent as error:
+                await self._bury(record, None, error)
+                return
+            except Exception as error:
+                if attempt == ATTEMPTS_MAX - 1:
+                    await self._bury(record, event.id, error)
+                    return
+                await asyncio.sleep(FIRST_RETRY_S * 2**attempt)
+
+    async def _apply(
+        self, topic: str, event: Event, *, traceparent_of: ConsumerRecord | None = None
+    ) -> None:
+        name = topic.removeprefix(self.settings.kafka_topic_prefix)
+        handler = self.handlers[name]
+        attributes = (
+            telemetry.consuming(name, traceparent_of.partition, traceparent_of.offset, self.group)
+            if traceparent_of
+            else {}
+        )
+        with telemetry.span(
+            f"process {name}",
+            kind=SpanKind.CONSUMER,
+            traceparent=event.traceparent,
+            attributes=attributes,
+        ):
+            async with self.pool.acquire() as conn, conn.transaction():
+                fresh = await inbox.first_time(conn, self.group, event.id)
+                if fresh:
+                    await handler(conn, event)
+        outcome = "handled" if fresh else "seen_before"
+        EVENTS_HANDLED.labels(self.group, name, outcome).inc()
+
+    async def _bury(self, record: ConsumerRecord, event_id: UUID | None, error: Exception) -> None:
+        topic = record.topic.removeprefix(self.settings.kafka_topic_prefix)
+        letter_id = new_id()
+        now = self.clock()
+        reason = f"{type(error).__name__}: {error}"[:1000]
+        headers = {name: value.decode("utf-8", "replace") for name, value in record.headers}
+        async with self.pool.acquire() as conn, conn.transaction():
+            await conn.execute(
+                "INSERT INTO dead_letter (id, consumer, event_id, topic, partition,"
+                " message_offset, key, value, headers, error, failed_at)"
+                " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"
+                " ON CONFLICT (consumer, event_id) DO UPDATE"
+                " SET error = EXCLUDED.error, failed_at = EXCLUDED.failed_at, resolved_at = NULL",
+                letter_id,
+                self.group,
+                event_id,
+                topic,
+                record.partition,
+                record.offset,
+                record.key,
+                record.value,
+                headers,
+                reason,
+                now,
+            )
+            await outbox.add(
+                conn,
+                topic=dead_letters(self.group),
+                key=str(letter_id),
+                type="common.message.buried.v1",
+                data={
+                    "error": reason,
+                    "event_id": str(event_id) if event_id else None,
+                    "origin_topic": topic,
+                    "origin_partition": record.partition,
+                    "origin_offset": record.offset,
+                },
+                now=now,
+            )
+        EVENTS_HANDLED.labels(self.group, topic, "buried").inc()
+        log.error("message_buried", topic=topic, offset=record.offset, error=reason)
+
+    async def _check_log(self, consumer: AIOKafkaConsumer) -> None:
+        """A position beyond the end means that the broker lost its log: read it from the start."""
+        assigned = list(consumer.assignment())
+        if not assigned:
+            return
+        async with asyncio.timeout(kafka.SEND_TIMEOUT_S):
+            ends = await consumer.end_offsets(assigned)
+            for partition, end in ends.items():
+                if partition in consumer.assignment() and await consumer.position(partition) > end:
+                    log.warning("log_lost", topic=partition.topic)
+                    await seek_to_beginning(consumer, partition)
+
+    async def _replay_dead_letters(self) -> None:
+        """Try again the dead letters that somebody asked for."""
+        rows = await self.pool.fetch(
+            "SELECT id, event_id, topic, value, headers FROM dead_letter"
+            " WHERE consumer = $1 AND resolved_at IS NULL AND replay_at IS NOT NULL"
+            " ORDER BY failed_at LIMIT $2",
+            self.group,
+            REPLAY_BATCH,
+        )
+        for row in rows:
+            try:
+                headers = [(name, value.encode()) for name, value in row["headers"].items()]
+                await self._apply(row["topic"], from_message(row["value"], headers))
+            except SERVER_AWAY:
+                raise
+            except Exception as error:
+                await self.pool.execute(
+                    "UPDATE dead_letter SET replay_at = NULL, error = $2 WHERE id = $1",
+                    row["id"],
+                    f"{type(error).__name__}: {error}"[:1000],
+                )
+                continue
+            await self.pool.execute(
+                "UPDATE dead_letter SET resolved_at = $2 WHERE id = $1", row["id"], self.clock()
+            )
+
+
+async def seek_to_beginning(consumer: AIOKafkaConsumer, partition: TopicPartition) -> None:
+    try:
+        await consumer.seek_to_beginning(partition)
+    except IllegalStateError:
+        # Reassigned meanwhile: its new owner starts from its own committed offset.
+        return
+
+
+async def list_dead_letters(conn: Conn, limit: int = 100) -> list[dict[str, Any]]:
+    """The unresolved dead letters, oldest first."""
+    rows = await conn.fetch(
+        "SELECT id, consumer, topic, partition, message_offset, event_id, error, failed_at,"
+        " replay_at FROM dead_letter WHERE resolved_at IS NULL ORDER BY failed_at LIMIT $1",
+        limit,
+    )
+    return [dict(row) for row in rows]
+
+
+async def ask_for_replay(conn: Conn, ids: Sequence[UUID] | None, now: Any) -> int:
+    """Ask the worker to try these dead letters again (None: all of them). Returns how many."""
+    result = await conn.execute(
+        "UPDATE dead_letter SET replay_at = $1 WHERE resolved_at IS NULL"
+        " AND ($2::uuid[] IS NULL OR id = ANY($2))",
+        now,
+        ids,
+    )
+    return int(result.split()[-1])

@@ -1,0 +1,55 @@
+"""The connection pool. The timeouts bound every statement: nothing waits for ever."""
+
+from typing import Any
+
+import asyncpg
+import orjson
+from asyncpg.pool import PoolConnectionProxy
+
+Conn = asyncpg.Connection[Any] | PoolConnectionProxy[Any]
+Pool = asyncpg.Pool[Any]
+
+STATEMENT_TIMEOUT_MS = 10_000
+LOCK_TIMEOUT_MS = 4_000
+
+
+async def prepare_connection(connection: asyncpg.Connection[Any]) -> None:
+    """Let json and jsonb columns carry Python values."""
+    for kind in ("json", "jsonb"):
+        await connection.set_type_codec(
+            kind,
+            schema="pg_catalog",
+            encoder=lambda value: orjson.dumps(value).decode(),
+            decoder=orjson.loads,
+        )
+
+
+async def connect(dsn: str, *, name: str) -> asyncpg.Connection[Any]:
+    """One connection outside any pool: for locks held on it, and for LISTEN.
+
+    A pool's reset would silently release both.
+    """
+    connection = await asyncpg.connect(
+        dsn, timeout=10, server_settings={"application_name": name, "timezone": "UTC"}
+    )
+    await prepare_connection(connection)
+    return connection
+
+
+async def create_pool(dsn: str, *, name: str, max_size: int = 10) -> Pool:
+    """A pool of at most `max_size` connections, JSON ready, every statement bounded in time."""
+    return await asyncpg.create_pool(
+        dsn,
+        min_size=1,
+        max_size=max_size,
+        timeout=10,
+        command_timeout=STATEMENT_TIMEOUT_MS / 1000 + 5,
+        init=prepare_connection,
+        server_settings={
+            "application_name": name,
+            "timezone": "UTC",
+            "statement_timeout": str(STATEMENT_TIMEOUT_MS),
+            "lock_timeout": str(LOCK_TIMEOUT_MS),
+            "idle_in_transaction_session_timeout": "30000",
+        },
+    )

@@ -1,0 +1,43 @@
+"""Field types for request bodies. Strict: no guess turns one type into another."""
+
+import unicodedata
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+
+MINUTES_MAX = 2**53 - 1  # what every JSON reader can hold exactly
+
+
+class Body(BaseModel):
+    """Base of the request bodies: an unknown field is an error, not ignored."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def printable(text: str) -> str:
+    """Refuse control characters and direction overrides, which make a page lie about a text."""
+    for character in text:
+        if unicodedata.category(character) in {"Cc", "Cs"} and character not in "\n\t":
+            raise ValueError("must not contain control characters")
+        if character in "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069":
+            raise ValueError("must not contain direction overrides")
+    return unicodedata.normalize("NFC", text)
+
+
+def single_line(text: str) -> str:
+    if "\n" in text or "\t" in text:
+        raise ValueError("must be a single line")
+    return text
+
+
+ShortText = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=200),
+    AfterValidator(printable),
+    AfterValidator(single_line),
+]
+LongText = Annotated[
+    str, StringConstraints(strip_whitespace=True, max_length=2000), AfterValidator(printable)
+]
+Slug = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{1,39}$")]
+Minutes = Annotated[int, Field(strict=True, ge=1, le=MINUTES_MAX)]

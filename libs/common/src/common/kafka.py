@@ -1,0 +1,89 @@
+"""Producers, consumers and topics, with every wait bounded."""
+
+import asyncio
+from collections.abc import Sequence
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import KafkaError, TopicAlreadyExistsError
+
+from common.events import Topic
+from common.settings import ServiceSettings
+
+SEND_TIMEOUT_S = 10
+STOP_TIMEOUT_S = 5
+
+
+def make_producer(settings: ServiceSettings) -> AIOKafkaProducer:
+    """A producer that waits for all in-sync replicas; idempotent where the broker knows how."""
+    return AIOKafkaProducer(
+        bootstrap_servers=settings.kafka_bootstrap,
+        client_id=settings.service,
+        acks="all",
+        enable_idempotence=settings.kafka_idempotent,
+        request_timeout_ms=SEND_TIMEOUT_S * 1000,
+        retry_backoff_ms=50,
+        metadata_max_age_ms=30_000,
+    )
+
+
+def make_consumer(
+    settings: ServiceSettings, *topics: str, group: str | None = None
+) -> AIOKafkaConsumer:
+    """A consumer that commits only when told. `topics` and `group` are logical names."""
+    return AIOKafkaConsumer(
+        *(settings.prefixed(topic) for topic in topics),
+        bootstrap_servers=settings.kafka_bootstrap,
+        client_id=settings.service,
+        group_id=settings.prefixed(group) if group else None,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        fetch_max_wait_ms=settings.kafka_fetch_wait_ms,
+        request_timeout_ms=SEND_TIMEOUT_S * 1000,
+        retry_backoff_ms=50,
+        metadata_max_age_ms=5_000,
+        session_timeout_ms=6_000,
+        heartbeat_interval_ms=1_000,
+    )
+
+
+async def stop(client: AIOKafkaProducer | AIOKafkaConsumer) -> None:
+    """Stop a client; one that hangs because its broker is away is left behind after a while."""
+    try:
+        async with asyncio.timeout(STOP_TIMEOUT_S):
+            await client.stop()
+    except (TimeoutError, KafkaError):
+        return
+
+
+async def ensure_topics(settings: ServiceSettings, topics: Sequence[Topic]) -> None:
+    """Create the topics that are missing.
+
+    Raises KafkaError or TimeoutError when the broker does not answer.
+    """
+    admin = AIOKafkaAdminClient(
+        bootstrap_servers=settings.kafka_bootstrap,
+        client_id=settings.service,
+        request_timeout_ms=SEND_TIMEOUT_S * 1000,
+    )
+    async with asyncio.timeout(SEND_TIMEOUT_S * 2):
+        try:
+            await admin.start()
+            existing = set(await admin.list_topics())
+            missing = [
+                NewTopic(
+                    name=settings.prefixed(topic.name),
+                    num_partitions=settings.kafka_partitions,
+                    replication_factor=settings.kafka_replication,
+                    topic_configs={"cleanup.policy": "compact" if topic.compacted else "delete"},
+                )
+                for topic in topics
+                if settings.prefixed(topic.name) not in existing
+            ]
+            if missing:
+                try:
+                    await admin.create_topics(missing)
+                except TopicAlreadyExistsError:
+                    return
+        finally:
+            await admin.close()

@@ -1,0 +1,331 @@
+"""The transactional outbox and its relay.
+
+A service adds an event in the transaction that makes it true. One relay per service, elected by an
+advisory lock held on a connection of its own, reads the unpublished rows in id order, sends them,
+awaits the broker's acknowledgement and marks them. Within a key the order is right because the
+aggregate's row is locked before the event is added; rows are found because they are there, not by
+a position that a late commit could slip behind.
+
+Published rows are kept as the source of replay: of a fact for a stated time, of a state for as long
+as it is the newest of its key. The relay remembers how far each partition was acknowledged; an end
+offset behind that means that the broker lost its log, and everything kept is published again with
+a higher `log_epoch`.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import orjson
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.structs import RecordMetadata
+from opentelemetry.trace import SpanKind
+
+from common import db, kafka, telemetry
+from common.clock import Clock, utc_now
+from common.db import Conn
+from common.events import Event, Topic, to_message
+from common.ids import new_id
+from common.logging import get_logger
+from common.metrics import (
+    OUTBOX_LOG_LOST,
+    OUTBOX_OLDEST_SECONDS,
+    OUTBOX_PUBLISHED,
+    OUTBOX_WAITING,
+)
+from common.settings import ServiceSettings
+
+RELAY_LOCK = 7_203_002
+BATCH = 500
+PAYLOAD_BYTES_MAX = 900_000
+ELECTION_POLL_S = 1.0
+POLL_S = 1.0
+LOG_CHECK_S = 1.0
+HOUSEKEEPING_S = 60.0
+HOUSEKEEPING_ROWS = 5_000
+# An event may be replayed for as long as some outbox keeps it, and a command repeated for 30 days:
+# what was seen must be remembered for longer than that.
+REMEMBER = timedelta(days=40)
+
+log = get_logger(__name__)
+
+
+async def add(
+    conn: Conn, *, topic: Topic, key: str, type: str, data: dict[str, Any], now: datetime
+) -> UUID:
+    """Add an event to the transaction of `conn`; the aggregate's row is already locked by it.
+
+    `key` is the aggregate's id, `data` must be JSON (at most 900 kB). Returns the event's id.
+    Raises ValueError when the data is too large for a message.
+    """
+    if len(orjson.dumps(data)) > PAYLOAD_BYTES_MAX:
+        raise ValueError(f"the data of {type} {key} is too large for a message")
+    event_id = new_id()
+    await conn.execute(
+        "INSERT INTO outbox"
+        " (event_id, topic, compacted, key, type, payload, traceparent, created_at)"
+        " VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+        event_id,
+        topic.name,
+        topic.compacted,
+        key,
+        type,
+        data,
+        telemetry.current_traceparent(),
+        now,
+    )
+    return event_id
+
+
+class Relay:
+    """Publishes the outbox of one service. `run` is one life: any failure ends it."""
+
+    def __init__(
+        self, settings: ServiceSettings, topics: Sequence[Topic], clock: Clock = utc_now
+    ) -> None:
+        self.settings = settings
+        self.topics = topics
+        self.clock = clock
+        self.leading = False
+
+    async def run(self) -> None:
+        """Wait to be elected, then publish until something fails.
+
+        Raises whatever failed: a database or broker that is away, a send that was not
+        acknowledged in time.
+        """
+        dsn = self.settings.database_url.get_secret_value()
+        connection = await db.connect(dsn, name=f"{self.settings.service}-relay")
+        try:
+            await self._be_elected(connection)
+            await kafka.ensure_topics(self.settings, self.topics)
+            producer = kafka.make_producer(self.settings)
+            probe = kafka.make_consumer(self.settings)
+            try:
+                async with asyncio.timeout(kafka.SEND_TIMEOUT_S):
+                    await producer.start()
+                    await probe.start()
+                await self._publish_for_ever(connection, producer, probe)
+            finally:
+                await kafka.stop(producer)
+                await kafka.stop(probe)
+        finally:
+            self.leading = False
+            await close(connection)
+
+    async def _be_elected(self, connection: asyncpg.Connection[Any]) -> None:
+        while not await connection.fetchval("SELECT pg_try_advisory_lock($1)", RELAY_LOCK):
+            await asyncio.sleep(ELECTION_POLL_S)
+        self.leading = True
+        log.info("relay_elected")
+
+    async def _publish_for_ever(
+        self,
+        connection: asyncpg.Connection[Any],
+        producer: AIOKafkaProducer,
+        probe: AIOKafkaConsumer,
+    ) -> None:
+        wake = asyncio.Event()
+        await connection.add_listener("outbox", lambda *_: wake.set())
+        loop = asyncio.get_running_loop()
+        log_check_at = housekeeping_at = loop.time()
+        while True:
+            wake.clear()
+            if loop.time() >= log_check_at:
+                await self._check_log(connection, probe)
+                log_check_at = loop.time() + LOG_CHECK_S
+            if loop.time() >= housekeeping_at:
+                await self._keep_house(connection)
+                housekeeping_at = loop.time() + HOUSEKEEPING_S
+            if await self._publish_batch(connection, producer) == 0:
+                try:
+                    async with asyncio.timeout(POLL_S):
+                        await wake.wait()
+                except TimeoutError:
+                    continue
+
+    async def _publish_batch(
+        self, connection: asyncpg.Connection[Any], producer: AIOKafkaProducer
+    ) -> int:
+        rows = await connection.fetch(
+            "SELECT o.id, o.event_id, o.topic, o.key, o.type, o.payload, o.traceparent,"
+            " o.created_at, COALESCE(l.log_epoch, 0) AS log_epoch"
+            " FROM outbox o LEFT JOIN outbox_log l USING (topic)"
+            " WHERE o.published_at IS NULL ORDER BY o.id LIMIT $1",
+            BATCH,
+        )
+        if not rows:
+            OUTBOX_WAITING.set(0)
+            OUTBOX_OLDEST_SECONDS.set(0)
+            return 0
+        OUTBOX_WAITING.set(len(rows))
+        OUTBOX_OLDEST_SECONDS.set((self.clock() - rows[0]["created_at"]).total_seconds())
+        async with asyncio.timeout(kafka.SEND_TIMEOUT_S):
+            sends = [await self._send(producer, row) for row in rows]
+            acknowledged: list[RecordMetadata] = await asyncio.gather(*sends)
+        reached = next_offsets(acknowledged, prefix=self.settings.kafka_topic_prefix)
+        known = await watermarks(connection)
+        lost = {
+            metadata_topic(metadata, self.settings.kafka_topic_prefix)
+            for metadata in acknowledged
+            if metadata.offset
+            < known.get(
+                (metadata_topic(metadata, self.settings.kafka_topic_prefix), metadata.partition), 0
+            )
+        }
+        if lost:
+            await self._start_again(connection, lost)
+            return len(rows)
+        async with connection.transaction():
+            await connection.execute(
+                "UPDATE outbox SET published_at = $2 WHERE id = ANY($1::bigint[])",
+                [row["id"] for row in rows],
+                self.clock(),
+            )
+            await save_watermarks(connection, reached)
+        for topic, count in count_by_topic(rows).items():
+            OUTBOX_PUBLISHED.labels(topic).inc(count)
+        return len(rows)
+
+    async def _send(
+        self, producer: AIOKafkaProducer, row: asyncpg.Record
+    ) -> asyncio.Future[RecordMetadata]:
+        event = Event(
+            id=row["event_id"],
+            type=row["type"],
+            source=f"/{self.settings.service}",
+            subject=row["key"],
+            time=row["created_at"],
+            data=row["payload"],
+            traceparent=row["traceparent"],
+            log_epoch=row["log_epoch"],
+        )
+        key, value, headers = to_message(event)
+        topic = self.settings.prefixed(row["topic"])
+        with telemetry.span(
+            f"send {row['topic']}",
+            kind=SpanKind.PRODUCER,
+            traceparent=event.traceparent,
+            attributes=telemetry.producing(topic, str(event.id)),
+        ):
+            sent: asyncio.Future[RecordMetadata] = await producer.send(
+                topic, value=value, key=key, headers=headers
+            )
+            return sent
+
+    async def _check_log(
+        self, connection: asyncpg.Connection[Any], probe: AIOKafkaConsumer
+    ) -> None:
+        """Compare the broker's end offsets with what it acknowledged; behind means lost."""
+        known = await watermarks(connection)
+        if not known:
+            return
+        partitions = {
+            TopicPartition(self.settings.prefixed(topic), partition): (topic, partition)
+            for topic, partition in known
+        }
+        async with asyncio.timeout(kafka.SEND_TIMEOUT_S):
+            ends = await probe.end_offsets(list(partitions))
+        lost = {partitions[tp][0] for tp, end in ends.items() if end < known[partitions[tp]]}
+        if lost:
+            await self._start_again(connection, lost)
+
+    async def _start_again(self, connection: asyncpg.Connection[Any], topics: set[str]) -> None:
+        """Queue all that is kept of these topics to be published again, under a new epoch."""
+        names = sorted(topics)
+        async with connection.transaction():
+            await connection.execute(
+                "INSERT INTO outbox_log (topic, log_epoch, lost_at)"
+                " SELECT unnest($1::text[]), 1, $2"
+                " ON CONFLICT (topic) DO UPDATE"
+                " SET log_epoch = outbox_log.log_epoch + 1, lost_at = EXCLUDED.lost_at",
+                names,
+                self.clock(),
+            )
+            await connection.execute(
+                "DELETE FROM outbox_watermark WHERE topic = ANY($1::text[])", names
+            )
+            queued = await connection.execute(
+                "UPDATE outbox o SET published_at = NULL"
+                " WHERE o.topic = ANY($1::text[]) AND o.published_at IS NOT NULL"
+                " AND (NOT o.compacted OR NOT EXISTS ("
+                "  SELECT FROM outbox newer WHERE newer.compacted AND newer.topic = o.topic"
+                "  AND newer.key = o.key AND newer.id > o.id))",
+                names,
+            )
+        OUTBOX_LOG_LOST.inc(len(names))
+        log.warning("log_lost", topics=names, queued=int(queued.split()[-1]))
+
+    async def _keep_house(self, connection: asyncpg.Connection[Any]) -> None:
+        """Delete, a bounded number at a time, what is no longer needed to replay or to compare."""
+        now = self.clock()
+        await connection.execute(
+            "DELETE FROM outbox WHERE id IN ("
+            " SELECT o.id FROM outbox o WHERE o.published_at < $1"
+            " AND (NOT o.compacted OR EXISTS ("
+            "  SELECT FROM outbox newer WHERE newer.compacted AND newer.topic = o.topic"
+            "  AND newer.key = o.key AND newer.id > o.id))"
+            " LIMIT $2)",
+            now - timedelta(hours=self.settings.outbox_retention_hours),
+            HOUSEKEEPING_ROWS,
+        )
+        await connection.execute(
+            "DELETE FROM inbox WHERE ctid IN ("
+            " SELECT ctid FROM inbox WHERE processed_at < $1 LIMIT $2)",
+            now - REMEMBER,
+            HOUSEKEEPING_ROWS,
+        )
+        await connection.execute(
+            "DELETE FROM idempotency WHERE ctid IN ("
+            " SELECT ctid FROM idempotency WHERE created_at < $1 LIMIT $2)",
+            now - REMEMBER,
+            HOUSEKEEPING_ROWS,
+        )
+
+
+async def close(connection: asyncpg.Connection[Any]) -> None:
+    """Close a connection whose server may be gone."""
+    try:
+        await connection.close(timeout=2)
+    except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        connection.terminate()
+
+
+def metadata_topic(metadata: RecordMetadata, prefix: str) -> str:
+    return str(metadata.topic).removeprefix(prefix)
+
+
+def next_offsets(
+    acknowledged: Sequence[RecordMetadata], *, prefix: str
+) -> dict[tuple[str, int], int]:
+    """The offset after the last acknowledged message of each partition."""
+    reached: dict[tuple[str, int], int] = defaultdict(int)
+    for metadata in acknowledged:
+        place = (metadata_topic(metadata, prefix), metadata.partition)
+        reached[place] = max(reached[place], metadata.offset + 1)
+    return reached
+
+
+def count_by_topic(rows: Sequence[asyncpg.Record]) -> Mapping[str, int]:
+    counts: dict[str, int] = defaultdict(int)
+    for row in rows:
+        counts[row["topic"]] += 1
+    return counts
+
+
+async def watermarks(conn: Conn) -> dict[tuple[str, int], int]:
+    rows = await conn.fetch("SELECT topic, partition, next_offset FROM outbox_watermark")
+    return {(row["topic"], row["partition"]): row["next_offset"] for row in rows}
+
+
+async def save_watermarks(conn: Conn, reached: Mapping[tuple[str, int], int]) -> None:
+    await conn.executemany(
+        "INSERT INTO outbox_watermark (topic, partition, next_offset) VALUES ($1, $2, $3)"
+        " ON CONFLICT (topic, partition) DO UPDATE"
+        " SET next_offset = GREATEST(outbox_watermark.next_offset, EXCLUDED.next_offset)",
+        [(topic, partition, offset) for (topic, partition), offset in reached.items()],
+    )

@@ -1,0 +1,76 @@
+"""JSON bodies read strictly: what two readers could understand differently is refused."""
+
+import json
+import re
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import orjson
+from fastapi import Request, Response
+from fastapi.routing import APIRoute
+
+from common.problems import Problem
+
+JSON_MEDIA = re.compile(r"application/([a-z0-9.+-]+\+)?json\s*(;.*)?$", re.IGNORECASE)
+FORM_MEDIA = re.compile(r"(application/x-www-form-urlencoded|multipart/form-data)\s*(;.*)?$", re.I)
+
+
+def refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    names = [name for name, _ in pairs]
+    if len(set(names)) != len(names):
+        raise json.JSONDecodeError("an object has the same name twice", "", 0)
+    return dict(pairs)
+
+
+def has_nul(value: Any) -> bool:
+    if isinstance(value, str):
+        return "\x00" in value
+    if isinstance(value, dict):
+        return any(has_nul(name) or has_nul(item) for name, item in value.items())
+    return isinstance(value, list) and any(has_nul(item) for item in value)
+
+
+def parse_json(body: bytes) -> Any:
+    """Parse a body. Raises json.JSONDecodeError for NaN, Infinity, duplicate names, NUL, lone
+    surrogates, invalid UTF-8, and for nesting or numbers beyond all measure."""
+    orjson.loads(body)
+    try:
+        value = json.loads(body, object_pairs_hook=refuse_duplicates)
+    except (RecursionError, ValueError) as error:
+        if isinstance(error, json.JSONDecodeError):
+            raise
+        raise json.JSONDecodeError("the body is nested too deeply or too large", "", 0) from error
+    if has_nul(value):
+        raise json.JSONDecodeError("a text contains the NUL character", "", 0)
+    return value
+
+
+class StrictRequest(Request):
+    async def json(self) -> Any:
+        return parse_json(await self.body())
+
+
+class StrictRoute(APIRoute):
+    """A route whose JSON body is parsed by `parse_json` and must be declared as JSON (else 415)."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+        takes_body = self.body_field is not None
+
+        async def strict(request: Request) -> Response:
+            if takes_body:
+                check_media_type(request)
+            return await handle(StrictRequest(request.scope, request.receive))
+
+        return strict
+
+
+def check_media_type(request: Request) -> None:
+    media = request.headers.get("content-type", "")
+    if not (JSON_MEDIA.match(media) or FORM_MEDIA.match(media)):
+        raise Problem(
+            415,
+            "unsupported_media_type",
+            "Send the body as application/json.",
+            field="header.content-type",
+        )

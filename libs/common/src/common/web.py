@@ -1,0 +1,174 @@
+"""The HTTP edge that every service has: problems, health, metrics, one log line per request."""
+
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+
+import structlog
+from fastapi import APIRouter, FastAPI, Response
+from opentelemetry.trace import SpanKind
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from common import problems, telemetry
+from common.ids import new_id
+from common.logging import get_logger
+from common.metrics import HTTP_REQUESTS, HTTP_SECONDS
+from common.problems import Problem
+from common.strict import StrictRoute as StrictRoute
+
+BODY_BYTES_MAX = 1024 * 1024
+
+Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
+Ready = Callable[[FastAPI], Awaitable[list[str]]]
+QUIET = {"/livez", "/readyz", "/metrics"}
+
+log = get_logger(__name__)
+
+
+def create_app(
+    *,
+    title: str,
+    version: str,
+    routers: Sequence[APIRouter],
+    lifespan: Lifespan,
+    ready: Ready,
+    description: str = "",
+) -> FastAPI:
+    """An app with the routers given and the edge around them.
+
+    `ready` names what is not ready; an empty list means ready.
+    """
+    app = FastAPI(
+        title=title,
+        version=version,
+        description=description,
+        lifespan=lifespan,
+        docs_url="/docs",
+        redoc_url=None,
+        strict_content_type=True,
+        responses={
+            "4XX": {"description": "A problem (RFC 9457)", "content": {problems.MEDIA_TYPE: {}}},
+            "503": {"description": "Not now", "content": {problems.MEDIA_TYPE: {}}},
+        },
+    )
+    problems.install(app)
+    for router in routers:
+        app.include_router(router)
+    app.include_router(health_router(lambda: ready(app)))
+    app.add_middleware(Edge)
+    return app
+
+
+def health_router(ready: Callable[[], Awaitable[list[str]]]) -> APIRouter:
+    """`/livez` (the process answers), `/readyz` (it can do its work), `/metrics`. For anybody who
+    reaches the port: a proxy in front does not publish them."""
+    router = APIRouter(include_in_schema=False)
+
+    @router.get("/livez")
+    async def livez() -> dict[str, str]:
+        return {"status": "alive"}
+
+    @router.get("/readyz")
+    async def readyz() -> Response:
+        try:
+            missing = await ready()
+        except Exception as error:
+            log.warning("readiness_failed", error=type(error).__name__)
+            missing = [type(error).__name__]
+        if missing:
+            return JSONResponse({"status": "not ready", "missing": missing}, 503)
+        return JSONResponse({"status": "ready"})
+
+    @router.get("/metrics")
+    async def metrics() -> Response:
+        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+    return router
+
+
+class Edge:
+    """Bounds the body, refuses NUL in the address, and records each request once."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] in QUIET:
+            await self.app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        status = 500
+        request_id = str(new_id())
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [
+                    *message.get("headers", []),
+                    (b"x-request-id", request_id.encode()),
+                    (b"x-content-type-options", b"nosniff"),
+                ]
+            await send(message)
+
+        with (
+            structlog.contextvars.bound_contextvars(request_id=request_id),
+            telemetry.span(
+                f"{scope['method']} {scope['path']}",
+                kind=SpanKind.SERVER,
+                traceparent=header(scope, b"traceparent"),
+            ),
+        ):
+            try:
+                check_address(scope)
+                await self.app(scope, bounded(scope, receive), send_with_id)
+            except Problem as problem:
+                await problem.response()(scope, receive, send_with_id)
+            finally:
+                seconds = time.perf_counter() - started
+                route = getattr(scope.get("route"), "path", "unmatched")
+                HTTP_REQUESTS.labels(scope["method"], route, status).inc()
+                HTTP_SECONDS.labels(scope["method"], route).observe(seconds)
+                log.info(
+                    "request_answered",
+                    method=scope["method"],
+                    route=route,
+                    status=status,
+                    duration_ms=round(seconds * 1000, 2),
+                )
+
+
+def header(scope: Scope, name: bytes) -> str | None:
+    for key, value in scope["headers"]:
+        if key == name:
+            return bytes(value).decode("latin-1")
+    return None
+
+
+def check_address(scope: Scope) -> None:
+    if "\x00" in scope["path"] or b"%00" in scope.get("query_string", b""):
+        raise Problem(400, "malformed_address", "The address contains the NUL character.")
+
+
+def bounded(scope: Scope, receive: Receive) -> Receive:
+    """A receive that gives up on a body over the limit. Raises Problem 413."""
+    declared = header(scope, b"content-length")
+    if declared and declared.isdigit() and int(declared) > BODY_BYTES_MAX:
+        raise too_large()
+    total = 0
+
+    async def receive_bounded() -> Message:
+        nonlocal total
+        message = await receive()
+        total += len(message.get("body", b""))
+        if total > BODY_BYTES_MAX:
+            raise too_large()
+        return message
+
+    return receive_bounded
+
+
+def too_large() -> Problem:
+    return Problem(413, "body_too_large", f"The body may have {BODY_BYTES_MAX} bytes at most.")
