@@ -1,19 +1,26 @@
 """The connection pool. The timeouts bound every statement: nothing waits for ever."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import orjson
 from asyncpg.pool import PoolConnectionProxy
 
-Conn = asyncpg.Connection[Any] | PoolConnectionProxy[Any]
-Pool = asyncpg.Pool[Any]
+# asyncpg's classes are generic for the type checker only.
+if TYPE_CHECKING:
+    Connection = asyncpg.Connection[Any]
+    Conn = Connection | PoolConnectionProxy[Any]
+    Pool = asyncpg.Pool[Any]
+else:
+    Connection = asyncpg.Connection
+    Conn = Connection | PoolConnectionProxy
+    Pool = asyncpg.Pool
 
 STATEMENT_TIMEOUT_MS = 10_000
 LOCK_TIMEOUT_MS = 4_000
 
 
-async def prepare_connection(connection: asyncpg.Connection[Any]) -> None:
+async def prepare_connection(connection: Connection) -> None:
     """Let json and jsonb columns carry Python values."""
     for kind in ("json", "jsonb"):
         await connection.set_type_codec(
@@ -24,7 +31,7 @@ async def prepare_connection(connection: asyncpg.Connection[Any]) -> None:
         )
 
 
-async def connect(dsn: str, *, name: str) -> asyncpg.Connection[Any]:
+async def connect(dsn: str, *, name: str) -> Connection:
     """One connection outside any pool: for locks held on it, and for LISTEN.
 
     A pool's reset would silently release both.

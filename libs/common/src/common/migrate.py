@@ -11,8 +11,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import asyncpg
-
 from common import db
 
 MIGRATION_LOCK = 7_203_001
@@ -79,7 +77,7 @@ def check_history(applied: dict[str, str], wanted: list[Migration]) -> None:
             raise MigrationError(f"{name} was changed after it was applied: add a new file instead")
 
 
-async def apply(connection: asyncpg.Connection, migration: Migration) -> None:
+async def apply(connection: db.Connection, migration: Migration) -> None:
     record = "INSERT INTO schema_migration (name, sha256) VALUES ($1, $2)"
     if not migration.in_transaction:
         await connection.execute(migration.sql)

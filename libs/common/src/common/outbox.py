@@ -117,7 +117,7 @@ class Relay:
             self.leading = False
             await close(connection)
 
-    async def _be_elected(self, connection: asyncpg.Connection[Any]) -> None:
+    async def _be_elected(self, connection: db.Connection) -> None:
         while not await connection.fetchval("SELECT pg_try_advisory_lock($1)", RELAY_LOCK):
             await asyncio.sleep(ELECTION_POLL_S)
         self.leading = True
@@ -125,7 +125,7 @@ class Relay:
 
     async def _publish_for_ever(
         self,
-        connection: asyncpg.Connection[Any],
+        connection: db.Connection,
         producer: AIOKafkaProducer,
         probe: AIOKafkaConsumer,
     ) -> None:
@@ -148,9 +148,7 @@ class Relay:
                 except TimeoutError:
                     continue
 
-    async def _publish_batch(
-        self, connection: asyncpg.Connection[Any], producer: AIOKafkaProducer
-    ) -> int:
+    async def _publish_batch(self, connection: db.Connection, producer: AIOKafkaProducer) -> int:
         rows = await connection.fetch(
             "SELECT o.id, o.event_id, o.topic, o.key, o.type, o.payload, o.traceparent,"
             " o.created_at, COALESCE(l.log_epoch, 0) AS log_epoch"
@@ -217,9 +215,7 @@ class Relay:
             )
             return sent
 
-    async def _check_log(
-        self, connection: asyncpg.Connection[Any], probe: AIOKafkaConsumer
-    ) -> None:
+    async def _check_log(self, connection: db.Connection, probe: AIOKafkaConsumer) -> None:
         """Compare the broker's end offsets with what it acknowledged; behind means lost."""
         known = await watermarks(connection)
         if not known:
@@ -234,7 +230,7 @@ class Relay:
         if lost:
             await self._start_again(connection, lost)
 
-    async def _start_again(self, connection: asyncpg.Connection[Any], topics: set[str]) -> None:
+    async def _start_again(self, connection: db.Connection, topics: set[str]) -> None:
         """Queue all that is kept of these topics to be published again, under a new epoch."""
         names = sorted(topics)
         async with connection.transaction():
@@ -260,7 +256,7 @@ class Relay:
         OUTBOX_LOG_LOST.inc(len(names))
         log.warning("log_lost", topics=names, queued=int(queued.split()[-1]))
 
-    async def _keep_house(self, connection: asyncpg.Connection[Any]) -> None:
+    async def _keep_house(self, connection: db.Connection) -> None:
         """Delete, a bounded number at a time, what is no longer needed to replay or to compare."""
         now = self.clock()
         await connection.execute(
@@ -287,7 +283,7 @@ class Relay:
         )
 
 
-async def close(connection: asyncpg.Connection[Any]) -> None:
+async def close(connection: db.Connection) -> None:
     """Close a connection whose server may be gone."""
     try:
         await connection.close(timeout=2)
