@@ -38,7 +38,7 @@ class ApiError(Exception):
         self.fields = tuple(str(error.get("field")) for error in problem.get("errors") or ())
 
 
-class Unreachable(Exception):  # noqa: N818 - reads as what happened
+class Unreachable(Exception):
     """No answer within the time that the caller was ready to wait."""
 
 

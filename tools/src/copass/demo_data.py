@@ -73,7 +73,7 @@ class Card:
     uid: str  # 7 bytes, upper-case hex
     member_id: UUID
     state: CardState = "active"
-    new_uid: str | None = None  # of the card that took its place, when replaced
+    replaced_by: Card | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ class Member:
     city_id: str
     name: str
     email: str | None = None  # only those who log in have one
-    roles: tuple[str, ...] = ()
+    roles: tuple[str, ...] = ()  # besides `member`, which everybody is
     places: dict[str, str] = field(default_factory=dict)  # place id → resident or staff
 
 
@@ -167,14 +167,14 @@ def citizens(city: City, places: Sequence[Place]) -> Iterator[Member]:
         key = f"{city.city_id}-{n:02}"
         name = f"{dice.choice(FIRST_NAMES)} {dice.choice(SURNAMES)}"
         email: str | None = None
-        roles: tuple[str, ...] = ("member",)
+        roles: tuple[str, ...] = ()
         home: dict[str, str] = {}
         if n == 0:
-            email, roles = f"steward@{city.city_id}.example", ("member", "steward")
+            email, roles = f"steward@{city.city_id}.example", ("steward",)
         elif n == 1:
-            email, roles = f"operator@{city.city_id}.example", ("member", "operator")
+            email, roles = f"operator@{city.city_id}.example", ("operator",)
         elif n <= 6:
-            roles, home = ("member", "resident"), {house: "resident"}
+            roles, home = ("resident",), {house: "resident"}
         elif n <= 6 + len(own):
             home = {own[n - 7]: "staff"}
         yield Member(key, demo_id("member", key), city.city_id, name, email, roles, home)
@@ -184,14 +184,14 @@ def personas() -> Iterator[Member]:
     """Those whom the demonstration needs for itself; the simulator leaves them alone."""
     house = str(demo_id("place", "house-bourges"))
     for key, name, email, roles, home in (
-        ("demo-traveller", "Ada Voyageuse", "member@copass.example", ("member",), {}),
-        ("demo-resident", "Rémi Résident", "resident@copass.example", ("member", "resident"),
+        ("demo-traveller", "Ada Voyageuse", "member@copass.example", (), {}),
+        ("demo-resident", "Rémi Résident", "resident@copass.example", ("resident",),
          {house: "resident"}),
-        ("demo-loser", "Lou Perdtout", None, ("member",), {}),
-        ("demo-first", "Prem Premier", None, ("member",), {}),
-        ("demo-second", "Deva Deuxième", None, ("member",), {}),
-        ("demo-third", "Théo Troisième", None, ("member",), {}),
-        ("demo-cook", "Cléo Cuisine", None, ("member",), {}),
+        ("demo-loser", "Lou Perdtout", None, (), {}),
+        ("demo-first", "Prem Premier", None, (), {}),
+        ("demo-second", "Deva Deuxième", None, (), {}),
+        ("demo-third", "Théo Troisième", None, (), {}),
+        ("demo-cook", "Cléo Cuisine", None, (), {}),
     ):  # fmt: skip
         yield Member(key, demo_id("member", key), "bourges", name, email, roles, home)
 
@@ -207,10 +207,12 @@ def cards_of(people: Sequence[Member]) -> Iterator[Card]:
             state = "active"
         if state is None:
             continue
+        second = f"{member.key}/2"
+        new = Card(demo_id("card", second), demo_uid(second), member.member_id)
         yield Card(
             demo_id("card", member.key),
             demo_uid(member.key),
             member.member_id,
             state,
-            demo_uid(f"{member.key}/2") if state == "replaced" else None,
+            new if state == "replaced" else None,
         )
