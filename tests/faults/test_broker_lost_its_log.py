@@ -1,0 +1,123 @@
+"""A broker that comes back empty costs nothing: relay and consumers notice and converge."""
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "integration" / "common"))
+
+import plumbing
+
+from common import db
+from common.consumer import Consumer, dead_letters
+from common.outbox import Relay
+from copass import servers
+
+pytestmark = pytest.mark.faults
+GROUP = "test.followers"
+TOPICS = [plumbing.COUNTERS, plumbing.BUMPS, dead_letters(GROUP)]
+
+StartServer = Callable[[servers.Server], Awaitable[servers.Running]]
+MakeDatabase = Callable[[str, Path], Awaitable[str]]
+
+
+async def counters_of(pool: db.Pool, table: str) -> dict[str, int]:
+    rows = await pool.fetch(
+        "SELECT id, version FROM counter"
+        if table == "counter"
+        else "SELECT counter AS id, max(version) AS version FROM followed GROUP BY counter"
+    )
+    return {row["id"]: row["version"] for row in rows}
+
+
+async def test_a_broker_killed_with_its_log_while_events_flow(
+    make_database: MakeDatabase,
+    start_server: StartServer,
+    server_folder: Path,
+    unused_port: int,
+) -> None:
+    broker = await start_server(servers.tansu(server_folder, unused_port))
+    # Two databases: the sender's, and the follower's, which must not lean on the sender's memory.
+    sender_dsn = await make_database("plumbing", plumbing.MIGRATIONS)
+    follower_dsn = await make_database("plumbing", plumbing.MIGRATIONS)
+    bootstrap = f"127.0.0.1:{unused_port}"
+    sender = plumbing.settings(sender_dsn, bootstrap, "", idempotent=False, wait_ms=10)
+    follower = plumbing.settings(follower_dsn, bootstrap, "", idempotent=False, wait_ms=10)
+    stop = asyncio.Event()
+
+    async with (
+        plumbing.pool_of(sender_dsn) as sending,
+        plumbing.pool_of(follower_dsn) as following,
+        plumbing.running(
+            Relay(sender, TOPICS).run,
+            Consumer(
+                follower,
+                following,
+                GROUP,
+                {plumbing.COUNTERS.name: plumbing.follow, plumbing.BUMPS.name: plumbing.follow},
+            ).run,
+        ),
+    ):
+
+        async def write() -> None:
+            number = 0
+            while not stop.is_set():
+                number += 1
+                async with sending.acquire() as conn, conn.transaction():
+                    await plumbing.bump(conn, f"state-{number % 30}")
+                async with sending.acquire() as conn, conn.transaction():
+                    await plumbing.bump(conn, f"fact-{number}", fact=True)
+                await asyncio.sleep(0.005)
+
+        writer = asyncio.create_task(write())
+        for _ in range(3):
+            await asyncio.sleep(2.5)
+            broker.kill()
+            await asyncio.sleep(1.0)
+            await broker.start()
+        await asyncio.sleep(1.0)
+        stop.set()
+        await writer
+
+        async def converged() -> bool:
+            return await counters_of(following, "followed") == await counters_of(sending, "counter")
+
+        await plumbing.until(converged, 60)
+        assert await sending.fetchval("SELECT max(log_epoch) FROM outbox_log") >= 1
+        applied = await following.fetch("SELECT event_id FROM followed")
+        assert len({row["event_id"] for row in applied}) == len(applied)
+        assert not await following.fetchval("SELECT count(*) FROM dead_letter")
+
+
+async def test_an_idle_relay_refills_a_broker_that_came_back_empty(
+    make_database: MakeDatabase,
+    start_server: StartServer,
+    server_folder: Path,
+    unused_port: int,
+) -> None:
+    """Nothing new is written: the relay must notice by itself."""
+    broker = await start_server(servers.tansu(server_folder, unused_port))
+    dsn = await make_database("plumbing", plumbing.MIGRATIONS)
+    config = plumbing.settings(dsn, f"127.0.0.1:{unused_port}", "", idempotent=False, wait_ms=10)
+    async with plumbing.pool_of(dsn) as pool, plumbing.running(Relay(config, TOPICS).run):
+        for number in range(40):
+            async with pool.acquire() as conn, conn.transaction():
+                await plumbing.bump(conn, f"state-{number}")
+
+        async def published() -> bool:
+            return not await pool.fetchval("SELECT count(*) FROM outbox WHERE published_at IS NULL")
+
+        await plumbing.until(published)
+        broker.kill()
+        await broker.start()
+
+        async def refilled() -> bool:
+            try:
+                return len(await plumbing.read_all(config, plumbing.COUNTERS)) >= 40
+            except Exception:
+                return False
+
+        await plumbing.until(refilled, 40)

@@ -1,0 +1,205 @@
+"""The consumer: each event once, poison put aside, offsets after the effect."""
+
+import asyncio
+from uuid import uuid4
+
+from aiokafka import AIOKafkaProducer
+from plumbing import BUMPS, COUNTERS, NOW, Settings, bump, follow, read_all, running, until
+
+from common import db, kafka
+from common.consumer import Consumer, ask_for_replay, dead_letters, list_dead_letters
+from common.db import Conn
+from common.events import Event, to_message
+from common.outbox import Relay
+
+GROUP = "test.followers"
+TOPICS = [COUNTERS, BUMPS, dead_letters(GROUP)]
+
+
+def event(counter: str, version: int, **extra: object) -> Event:
+    return Event(
+        id=uuid4(),
+        type="test.counter.changed.v1",
+        source="/test",
+        subject=counter,
+        time=NOW,
+        data={"counter": counter, "version": version, **extra},
+    )
+
+
+async def send(config: Settings, *messages: Event | tuple[bytes | None, list[object]]) -> None:
+    await kafka.ensure_topics(config, TOPICS)
+    producer: AIOKafkaProducer = kafka.make_producer(config)
+    await producer.start()
+    try:
+        for message in messages:
+            key, value, headers = (
+                to_message(message) if isinstance(message, Event) else (b"k", *message)
+            )
+            await producer.send_and_wait(
+                config.prefixed(COUNTERS.name), value=value, key=key, headers=headers
+            )
+    finally:
+        await kafka.stop(producer)
+
+
+def consumer(config: Settings, pool: db.Pool) -> Consumer:
+    return Consumer(config, pool, GROUP, {COUNTERS.name: follow})
+
+
+async def followed(pool: db.Pool) -> list[tuple[str, int]]:
+    rows = await pool.fetch("SELECT counter, version FROM followed ORDER BY seen")
+    return [(row["counter"], row["version"]) for row in rows]
+
+
+async def test_an_event_seen_twice_is_applied_once(config: Settings, pool: db.Pool) -> None:
+    same = event("a", 1)
+    await send(config, same, same, event("b", 1), same)
+
+    async def both() -> bool:
+        return len(await followed(pool)) == 2
+
+    async with running(consumer(config, pool).run):
+        await until(both)
+        await asyncio.sleep(0.5)
+    assert sorted(await followed(pool)) == [("a", 1), ("b", 1)]
+
+
+async def test_poison_is_put_aside_and_the_partition_moves_on(
+    config: Settings, pool: db.Pool
+) -> None:
+    good = event("k", 1)
+    _, _, headers = to_message(good)
+    await send(
+        config,
+        event("k", 0, poison=True),
+        (b"not json", headers),
+        (None, headers),
+        (b"{}", []),
+        (b"[1]", headers),
+        good,
+    )
+
+    async def moved_on() -> bool:
+        return await followed(pool) == [("k", 1)]
+
+    async def told() -> bool:
+        return not await pool.fetchval("SELECT count(*) FROM outbox WHERE published_at IS NULL")
+
+    async with running(consumer(config, pool).run, Relay(config, TOPICS).run):
+        await until(moved_on, 20)
+        await until(told)
+    async with pool.acquire() as conn:
+        letters = await list_dead_letters(conn)
+    assert len(letters) == 5
+    assert "poison" in "".join(letter["error"] for letter in letters)
+    assert len(await read_all(config, dead_letters(GROUP))) == 5
+
+
+async def test_a_dead_letter_is_replayed_when_asked_for_and_its_cause_is_gone(
+    config: Settings, pool: db.Pool
+) -> None:
+    broken = True
+
+    async def handler(conn: Conn, got: Event) -> None:
+        if broken:
+            raise RuntimeError("a bug")
+        await follow(conn, got)
+
+    async def buried() -> bool:
+        return bool(await pool.fetchval("SELECT count(*) FROM dead_letter"))
+
+    async def replayed() -> bool:
+        return await followed(pool) == [("late", 3)]
+
+    await send(config, event("late", 3))
+    async with running(Consumer(config, pool, GROUP, {COUNTERS.name: handler}).run):
+        await until(buried)
+        broken = False
+        async with pool.acquire() as conn:
+            assert await ask_for_replay(conn, None, NOW) == 1
+        await until(replayed)
+    async with pool.acquire() as conn:
+        assert await list_dead_letters(conn) == []
+
+
+async def test_an_effect_and_its_claim_in_the_inbox_stand_or_fall_together(
+    config: Settings, pool: db.Pool
+) -> None:
+    attempts = 0
+
+    async def fails_after_writing(conn: Conn, got: Event) -> None:
+        nonlocal attempts
+        await follow(conn, got)
+        attempts += 1
+        if attempts < 3:
+            raise RuntimeError("after the write")
+
+    await send(config, event("a", 1))
+
+    async def done() -> bool:
+        return bool(await followed(pool))
+
+    async with running(Consumer(config, pool, GROUP, {COUNTERS.name: fails_after_writing}).run):
+        await until(done)
+    assert await followed(pool) == [("a", 1)]
+    assert attempts == 3
+
+
+async def test_a_database_that_is_away_delays_and_buries_nothing(
+    config: Settings, pool: db.Pool
+) -> None:
+    """Connections cut under the handler are no fault of the message."""
+    cut = 0
+
+    async def cut_twice(conn: Conn, got: Event) -> None:
+        nonlocal cut
+        await follow(conn, got)
+        if cut < 2:
+            cut += 1
+            await pool.execute(
+                "SELECT pg_terminate_backend($1)", await conn.fetchval("SELECT pg_backend_pid()")
+            )
+            await conn.execute("SELECT 1")
+
+    await send(config, event("a", 1))
+
+    async def done() -> bool:
+        return await followed(pool) == [("a", 1)]
+
+    async with running(Consumer(config, pool, GROUP, {COUNTERS.name: cut_twice}).run):
+        await until(done)
+    assert not await pool.fetchval("SELECT count(*) FROM dead_letter")
+
+
+async def test_a_killed_member_is_replaced_and_nothing_is_applied_twice(
+    config: Settings, pool: db.Pool
+) -> None:
+    await send(config, *(event(f"c{number % 7}", number) for number in range(200)))
+
+    async def some() -> bool:
+        return len(await followed(pool)) > 20
+
+    async def everything() -> bool:
+        return len(await followed(pool)) >= 200
+
+    async with running(consumer(config, pool).run):
+        await until(some)
+    async with running(consumer(config, pool).run, consumer(config, pool).run):
+        await until(everything)
+    assert sorted(version for _, version in await followed(pool)) == list(range(200))
+
+
+async def test_an_event_goes_from_one_outbox_to_another_transaction_to_its_consumer(
+    config: Settings, pool: db.Pool
+) -> None:
+    async with running(Relay(config, TOPICS).run, consumer(config, pool).run):
+        for _ in range(20):
+            async with pool.acquire() as conn, conn.transaction():
+                await bump(conn, "chain")
+
+        async def arrived() -> bool:
+            return len(await followed(pool)) == 20
+
+        await until(arrived)
+    assert await followed(pool) == [("chain", version) for version in range(1, 21)]
