@@ -1,0 +1,1 @@
+"""People and communities: cities, members, organisations, roles, logins, access tokens, cards."""

@@ -1,0 +1,595 @@
+"""The HTTP interface: parse, call the service, map the answer."""
+
+import zoneinfo
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from fastapi import APIRouter, Query
+from fastapi.responses import JSONResponse
+from pydantic import AfterValidator, Field, SecretStr, StringConstraints
+
+from common.fields import Body, ShortText, Slug
+from common.ids import new_id
+from common.problems import Problem, forbidden, invalid, not_found
+from common.web import StrictRoute
+from identity import domain, service, store
+from identity.answers import (
+    CardAnswer,
+    CityAnswer,
+    ClientAnswer,
+    ClientWithSecret,
+    MemberAnswer,
+    OrganisationAnswer,
+    Page,
+    ReaderAnswer,
+    ReaderWithKey,
+)
+from identity.commands import CurrentActor, CurrentCommand, CurrentContext, Cursor, Limit, page
+from identity.domain import Malformed
+
+router = APIRouter(prefix="/v1", route_class=StrictRoute)
+
+
+def known_timezone(name: str) -> str:
+    if name not in zoneinfo.available_timezones():
+        raise ValueError("must be a time zone of the IANA database, such as Europe/Paris")
+    return name
+
+
+Timezone = Annotated[str, StringConstraints(max_length=64), AfterValidator(known_timezone)]
+Roles = Annotated[list[Annotated[str, StringConstraints(max_length=40)]], Field(max_length=20)]
+Uid = Annotated[SecretStr, Field(max_length=64, description="4, 7 or 10 bytes in hexadecimal")]
+
+
+# Cities
+
+
+class CreateCity(Body):
+    city_id: Slug
+    name: ShortText
+    timezone: Timezone
+
+
+@router.post("/cities", status_code=201, response_model=CityAnswer, tags=["cities"])
+async def create_city(body: CreateCity, command: CurrentCommand) -> JSONResponse:
+    """Admit a city to the federation."""
+    return await command.run(
+        body.model_dump(mode="json"),
+        lambda conn: service.create_city(
+            conn,
+            command.actor,
+            city_id=body.city_id,
+            name=body.name,
+            timezone=body.timezone,
+            now=command.context.clock(),
+        ),
+        CityAnswer.of,
+        status=201,
+    )
+
+
+@router.get("/cities", response_model=Page[CityAnswer], tags=["cities"])
+async def list_cities(
+    context: CurrentContext,
+    _actor: CurrentActor,
+    limit: Limit = 50,
+    cursor: Annotated[Slug | None, Query(description="`next` of the page before")] = None,
+) -> Any:
+    async with context.pool.acquire() as conn:
+        cities = await store.list_cities(conn, after=cursor, limit=limit + 1)
+    return page(cities, limit, CityAnswer.of, lambda city: city.city_id)
+
+
+@router.get("/cities/{city_id}", tags=["cities"])
+async def read_city(city_id: str, context: CurrentContext, _actor: CurrentActor) -> CityAnswer:
+    async with context.pool.acquire() as conn:
+        city = await store.get_city(conn, city_id)
+    if city is None:
+        raise not_found("city")
+    return CityAnswer.of(city)
+
+
+# Members
+
+
+class CreateMember(Body):
+    """`city_id` null: somebody of the federation's own staff, made by a federation admin."""
+
+    member_id: UUID | None = None
+    city_id: Slug | None
+    display_name: ShortText
+    email: Annotated[str, StringConstraints(max_length=320)] | None = None
+    password: Annotated[SecretStr, Field(max_length=1000)] | None = None
+
+
+def read_email(email: str) -> str:
+    try:
+        return domain.normalise_email(email)
+    except Malformed as error:
+        raise invalid("body.email", f"{error}.", "email_malformed") from error
+
+
+def read_password(field: str, password: SecretStr) -> str:
+    try:
+        return domain.normalise_password(password.get_secret_value())
+    except Malformed as error:
+        raise invalid(field, f"{error}.", "password_refused") from error
+
+
+@router.post("/members", status_code=201, response_model=MemberAnswer, tags=["members"])
+async def create_member(body: CreateMember, command: CurrentCommand) -> JSONResponse:
+    """Admit a member to a city. With e-mail and password they can log in."""
+    context = command.context
+    if not command.actor.manages(body.city_id, "steward"):
+        # Before the costly hash; the service decides again inside the transaction.
+        raise forbidden()
+    if body.password is not None and body.email is None:
+        raise invalid("body.email", "A password needs an e-mail address to log in with.")
+    email = read_email(body.email) if body.email is not None else None
+    password = read_password("body.password", body.password) if body.password else None
+    password_hash = await context.passwords.hash(password) if password else None
+    member_id = body.member_id or new_id()
+    return await command.run(
+        {
+            **body.model_dump(mode="json", exclude={"password"}),
+            "password": context.vault.fingerprint("password", password) if password else None,
+        },
+        lambda conn: service.create_member(
+            conn,
+            command.actor,
+            member_id=member_id,
+            city_id=body.city_id,
+            display_name=body.display_name,
+            email=email,
+            password_hash=password_hash,
+            now=context.clock(),
+        ),
+        MemberAnswer.of,
+        status=201,
+    )
+
+
+@router.get("/members", response_model=Page[MemberAnswer], tags=["members"])
+async def list_members(
+    context: CurrentContext,
+    actor: CurrentActor,
+    city_id: Slug,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+) -> Any:
+    if not actor.manages(city_id, "steward"):
+        raise forbidden()
+    async with context.pool.acquire() as conn:
+        members = await store.list_members(conn, city_id=city_id, after=cursor, limit=limit + 1)
+    return page(members, limit, MemberAnswer.of, lambda member: member.member_id)
+
+
+@router.get("/members/{member_id}", tags=["members"])
+async def read_member(
+    member_id: UUID, context: CurrentContext, actor: CurrentActor
+) -> MemberAnswer:
+    async with context.pool.acquire() as conn:
+        return MemberAnswer.of(await service.read_member(conn, actor, member_id))
+
+
+@router.get("/me", tags=["members"])
+async def read_me(context: CurrentContext, actor: CurrentActor) -> MemberAnswer:
+    if actor.kind != "member":
+        raise forbidden("A service is no member.")
+    async with context.pool.acquire() as conn:
+        return MemberAnswer.of(await service.read_member(conn, actor, actor.id))
+
+
+class ChangePassword(Body):
+    current_password: Annotated[SecretStr, Field(max_length=1000)]
+    new_password: Annotated[SecretStr, Field(max_length=1000)]
+
+
+@router.put("/me/password", response_model=MemberAnswer, tags=["members"])
+async def change_password(body: ChangePassword, command: CurrentCommand) -> JSONResponse:
+    """Change the own password. It ends every login, this one's refresh token included."""
+    context, actor = command.context, command.actor
+    new = read_password("body.new_password", body.new_password)
+    current = body.current_password.get_secret_value()
+    throttled_as = f"password {actor.id}"
+    wait_seconds = await context.throttle.admit(throttled_as, str(actor.id))
+    if wait_seconds is not None:
+        raise Problem(
+            429,
+            "too_many_attempts",
+            f"Too many failed attempts, try again in {wait_seconds} seconds.",
+            headers={"Retry-After": str(wait_seconds)},
+        )
+    async with context.pool.acquire() as conn:
+        stored = await store.get_password_hash(conn, actor.id)
+    matches = await context.passwords.verify(stored, domain.fold_password(current))
+    new_hash = await context.passwords.hash(new)
+    answer = await command.run(
+        {
+            "current": context.vault.fingerprint("password", current),
+            "new": context.vault.fingerprint("password", new),
+        },
+        # `matches` is judged inside: a repeated command finds the password changed by the first.
+        lambda conn: service.change_password(
+            conn,
+            actor,
+            old_hash=stored,
+            matches=matches,
+            new_hash=new_hash,
+            now=context.clock(),
+        ),
+        MemberAnswer.of,
+    )
+    await context.throttle.succeeded(throttled_as, str(actor.id))
+    return answer
+
+
+@router.post("/members/{member_id}/suspend", response_model=MemberAnswer, tags=["members"])
+async def suspend_member(member_id: UUID, command: CurrentCommand) -> JSONResponse:
+    """Doors stay shut and every login ends, until the member is reinstated."""
+    return await command.run(
+        {},
+        lambda conn: service.change_status(
+            conn, command.actor, member_id, status="suspended", now=command.context.clock()
+        ),
+        MemberAnswer.of,
+    )
+
+
+@router.post("/members/{member_id}/reinstate", response_model=MemberAnswer, tags=["members"])
+async def reinstate_member(member_id: UUID, command: CurrentCommand) -> JSONResponse:
+    return await command.run(
+        {},
+        lambda conn: service.change_status(
+            conn, command.actor, member_id, status="active", now=command.context.clock()
+        ),
+        MemberAnswer.of,
+    )
+
+
+class SetRoles(Body):
+    roles: Roles
+    places: Annotated[
+        dict[UUID, Literal["resident", "staff"]],
+        Field(max_length=domain.PLACES_PER_MEMBER_MAX),
+    ]
+
+
+@router.put("/members/{member_id}/roles", response_model=MemberAnswer, tags=["members"])
+async def set_roles(member_id: UUID, body: SetRoles, command: CurrentCommand) -> JSONResponse:
+    """Give a member exactly these roles and places."""
+    if not command.actor.is_federation_admin:
+        await service.await_places(command.context.pool, list(body.places))
+    return await command.run(
+        {
+            "roles": sorted(set(body.roles)),
+            "places": {str(place): relation for place, relation in body.places.items()},
+        },
+        lambda conn: service.set_roles(
+            conn,
+            command.actor,
+            member_id,
+            roles=frozenset(body.roles),
+            places={str(place): relation for place, relation in body.places.items()},
+            now=command.context.clock(),
+        ),
+        MemberAnswer.of,
+    )
+
+
+# Organisations
+
+
+class CreateOrganisation(Body):
+    organisation_id: UUID | None = None
+    city_id: Slug
+    name: ShortText
+    kind: Slug
+
+
+@router.post(
+    "/organisations", status_code=201, response_model=OrganisationAnswer, tags=["organisations"]
+)
+async def create_organisation(body: CreateOrganisation, command: CurrentCommand) -> JSONResponse:
+    organisation_id = body.organisation_id or new_id()
+    return await command.run(
+        body.model_dump(mode="json"),
+        lambda conn: service.create_organisation(
+            conn,
+            command.actor,
+            organisation_id=organisation_id,
+            city_id=body.city_id,
+            name=body.name,
+            kind=body.kind,
+            now=command.context.clock(),
+        ),
+        OrganisationAnswer.of,
+        status=201,
+    )
+
+
+@router.get("/organisations", response_model=Page[OrganisationAnswer], tags=["organisations"])
+async def list_organisations(
+    context: CurrentContext,
+    actor: CurrentActor,
+    city_id: Slug,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+) -> Any:
+    if not actor.manages(city_id, "steward"):
+        raise forbidden()
+    async with context.pool.acquire() as conn:
+        found = await store.list_organisations(conn, city_id=city_id, after=cursor, limit=limit + 1)
+    return page(found, limit, OrganisationAnswer.of, lambda item: item.organisation_id)
+
+
+@router.get("/organisations/{organisation_id}", tags=["organisations"])
+async def read_organisation(
+    organisation_id: UUID, context: CurrentContext, actor: CurrentActor
+) -> OrganisationAnswer:
+    async with context.pool.acquire() as conn:
+        found = await service.read_organisation(conn, actor, organisation_id)
+    return OrganisationAnswer.of(found)
+
+
+# Cards
+
+
+class IssueCard(Body):
+    card_id: UUID | None = None
+    member_id: UUID
+    type: Literal["uid"]
+    uid: Uid
+    label: Annotated[ShortText, Field(max_length=80)] | None = None
+
+
+@router.post("/cards", status_code=201, response_model=CardAnswer, tags=["cards"])
+async def issue_card(body: IssueCard, command: CurrentCommand) -> JSONResponse:
+    """Give a member a card. Of its UID only a keyed hash and the last 2 bytes are kept."""
+    context = command.context
+    uid = service.read_uid(body.uid.get_secret_value())
+    card_id = body.card_id or new_id()
+    return await command.run(
+        {
+            **body.model_dump(mode="json", exclude={"uid"}),
+            "uid": context.vault.fingerprint("uid", uid),
+        },
+        lambda conn: service.issue_card(
+            conn,
+            command.actor,
+            card_id=card_id,
+            member_id=body.member_id,
+            uid=uid,
+            label=body.label or "",
+            pepper=context.settings.card_pepper.get_secret_value(),
+            now=context.clock(),
+        ),
+        CardAnswer.of,
+        status=201,
+    )
+
+
+@router.get("/cards", response_model=Page[CardAnswer], tags=["cards"])
+async def list_cards(
+    context: CurrentContext,
+    actor: CurrentActor,
+    member_id: Annotated[UUID | None, Query(description="one's own without it")] = None,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+) -> Any:
+    async with context.pool.acquire() as conn:
+        member = await service.read_member(conn, actor, member_id or actor.id)
+        cards = await store.list_cards(
+            conn, member_id=member.member_id, after=cursor, limit=limit + 1
+        )
+    return page(cards, limit, CardAnswer.of, lambda card: card.card_id)
+
+
+class BlockCard(Body):
+    reason: Literal["lost", "stolen", "damaged", "other"]
+
+
+@router.post("/cards/{card_id}/block", response_model=CardAnswer, tags=["cards"])
+async def block_card(card_id: UUID, body: BlockCard, command: CurrentCommand) -> JSONResponse:
+    return await command.run(
+        body.model_dump(mode="json"),
+        lambda conn: service.block_card(
+            conn, command.actor, card_id, reason=body.reason, now=command.context.clock()
+        ),
+        CardAnswer.of,
+    )
+
+
+@router.post("/cards/{card_id}/unblock", response_model=CardAnswer, tags=["cards"])
+async def unblock_card(card_id: UUID, command: CurrentCommand) -> JSONResponse:
+    return await command.run(
+        {},
+        lambda conn: service.unblock_card(
+            conn, command.actor, card_id, now=command.context.clock()
+        ),
+        CardAnswer.of,
+    )
+
+
+class ReplaceCard(Body):
+    card_id: UUID | None = None
+    uid: Uid
+    label: Annotated[ShortText, Field(max_length=80)] | None = None
+
+
+@router.post("/cards/{card_id}/replace", status_code=201, response_model=CardAnswer, tags=["cards"])
+async def replace_card(card_id: UUID, body: ReplaceCard, command: CurrentCommand) -> JSONResponse:
+    """Give the holder a new card; the old one is over. Answers with the new one."""
+    context = command.context
+    uid = service.read_uid(body.uid.get_secret_value())
+    new_card_id = body.card_id or new_id()
+    return await command.run(
+        {
+            **body.model_dump(mode="json", exclude={"uid"}),
+            "uid": context.vault.fingerprint("uid", uid),
+        },
+        lambda conn: service.replace_card(
+            conn,
+            command.actor,
+            card_id,
+            new_card_id=new_card_id,
+            uid=uid,
+            label=body.label,
+            pepper=context.settings.card_pepper.get_secret_value(),
+            now=context.clock(),
+        ),
+        CardAnswer.of,
+        status=201,
+    )
+
+
+# Readers
+
+
+class CreateReader(Body):
+    reader_id: UUID | None = None
+    city_id: Slug
+
+
+@router.post("/readers", status_code=201, response_model=ReaderWithKey, tags=["readers"])
+async def create_reader(body: CreateReader, command: CurrentCommand) -> JSONResponse:
+    """Enrol a door's reader. Only this answer shows its key."""
+    reader_id = body.reader_id or new_id()
+    return await command.run(
+        body.model_dump(mode="json"),
+        lambda conn: service.create_reader(
+            conn,
+            command.actor,
+            command.context.vault,
+            reader_id=reader_id,
+            city_id=body.city_id,
+            now=command.context.clock(),
+        ),
+        ReaderAnswer.of,
+        status=201,
+        reveal=lambda answer: with_reader_key(command, answer),
+    )
+
+
+def with_reader_key(command: CurrentCommand, answer: dict[str, Any]) -> dict[str, Any]:
+    reader_id, generation = UUID(answer["reader_id"]), answer["generation"]
+    secret = command.context.vault.machine_secret("reader", reader_id, generation)
+    return {**answer, "key": f"{reader_id}.{secret}"}
+
+
+@router.get("/readers", response_model=Page[ReaderAnswer], tags=["readers"])
+async def list_readers(
+    context: CurrentContext,
+    actor: CurrentActor,
+    city_id: Slug,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+) -> Any:
+    if not actor.manages(city_id, "steward", "operator"):
+        raise forbidden()
+    async with context.pool.acquire() as conn:
+        readers = await store.list_readers(conn, city_id=city_id, after=cursor, limit=limit + 1)
+    return page(readers, limit, ReaderAnswer.of, lambda reader: reader.reader_id)
+
+
+@router.post("/readers/{reader_id}/rotate", response_model=ReaderWithKey, tags=["readers"])
+async def rotate_reader(reader_id: UUID, command: CurrentCommand) -> JSONResponse:
+    """A new key; the old one opens nothing from now on."""
+    return await command.run(
+        {},
+        lambda conn: service.rotate_reader(
+            conn, command.actor, command.context.vault, reader_id, now=command.context.clock()
+        ),
+        ReaderAnswer.of,
+        reveal=lambda answer: with_reader_key(command, answer),
+    )
+
+
+@router.post("/readers/{reader_id}/revoke", response_model=ReaderAnswer, tags=["readers"])
+async def revoke_reader(reader_id: UUID, command: CurrentCommand) -> JSONResponse:
+    return await command.run(
+        {},
+        lambda conn: service.revoke_reader(
+            conn, command.actor, reader_id, now=command.context.clock()
+        ),
+        ReaderAnswer.of,
+    )
+
+
+# Service clients
+
+
+class CreateClient(Body):
+    client_id: UUID | None = None
+    name: ShortText
+    city_id: Slug | None = None
+    roles: Roles = Field(default_factory=list)
+    audiences: Annotated[
+        list[Literal["identity", "timebank", "access", "places"]],
+        Field(min_length=1, max_length=len(domain.AUDIENCES)),
+    ] = Field(default_factory=lambda: list(domain.AUDIENCES), validate_default=True)
+
+
+@router.post("/clients", status_code=201, response_model=ClientWithSecret, tags=["clients"])
+async def create_client(body: CreateClient, command: CurrentCommand) -> JSONResponse:
+    """Register a service. Only this answer shows its secret."""
+    client_id = body.client_id or new_id()
+    audiences = tuple(name for name in domain.AUDIENCES if name in body.audiences)
+    return await command.run(
+        body.model_dump(mode="json"),
+        lambda conn: service.create_client(
+            conn,
+            command.actor,
+            command.context.vault,
+            client_id=client_id,
+            name=body.name,
+            city_id=body.city_id,
+            roles=frozenset(body.roles),
+            audiences=audiences,
+            now=command.context.clock(),
+        ),
+        ClientAnswer.of,
+        status=201,
+        reveal=lambda answer: with_client_secret(command, answer),
+    )
+
+
+def with_client_secret(command: CurrentCommand, answer: dict[str, Any]) -> dict[str, Any]:
+    secret = command.context.vault.machine_secret(
+        "client", UUID(answer["client_id"]), answer["generation"]
+    )
+    return {**answer, "client_secret": secret}
+
+
+@router.get("/clients", response_model=Page[ClientAnswer], tags=["clients"])
+async def list_clients(
+    context: CurrentContext, actor: CurrentActor, limit: Limit = 50, cursor: Cursor = None
+) -> Any:
+    if not actor.is_federation_admin:
+        raise forbidden()
+    async with context.pool.acquire() as conn:
+        clients = await store.list_clients(conn, after=cursor, limit=limit + 1)
+    return page(clients, limit, ClientAnswer.of, lambda client: client.client_id)
+
+
+@router.post("/clients/{client_id}/rotate", response_model=ClientWithSecret, tags=["clients"])
+async def rotate_client(client_id: UUID, command: CurrentCommand) -> JSONResponse:
+    return await command.run(
+        {},
+        lambda conn: service.change_client(
+            conn, command.actor, command.context.vault, client_id, revoke=False
+        ),
+        ClientAnswer.of,
+        reveal=lambda answer: with_client_secret(command, answer),
+    )
+
+
+@router.post("/clients/{client_id}/revoke", response_model=ClientAnswer, tags=["clients"])
+async def revoke_client(client_id: UUID, command: CurrentCommand) -> JSONResponse:
+    return await command.run(
+        {},
+        lambda conn: service.change_client(
+            conn, command.actor, command.context.vault, client_id, revoke=True
+        ),
+        ClientAnswer.of,
+    )

@@ -1,0 +1,75 @@
+"""What is derived from the two server secrets: card hashes, machine secrets, sealed keys."""
+
+import base64
+import hashlib
+import hmac
+import os
+from uuid import UUID
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+NONCE_BYTES = 12
+
+
+class WrongSecret(Exception):
+    """A sealed value was not sealed with this secret, or was changed."""
+
+
+def hash_credential(pepper: str, credential_type: str, credential: str) -> str:
+    """The pseudonym of a card's credential, the same in identity and access.
+
+    Lower-case hex HMAC-SHA256 of `"<type>:<credential>"`; for `uid` the normalised UID.
+    """
+    text = f"{credential_type}:{credential}"
+    return hmac.new(pepper.encode(), text.encode(), hashlib.sha256).hexdigest()
+
+
+def sha256_hex(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+class Vault:
+    """Keys for separate purposes, each derived from the one `key_secret` with HKDF (RFC 5869)."""
+
+    def __init__(self, key_secret: str) -> None:
+        self._sealing = AESGCM(derive_key(key_secret, "signing keys at rest"))
+        self._machines = derive_key(key_secret, "secrets of readers and clients")
+        self._fingerprints = derive_key(key_secret, "fingerprints")
+
+    def seal(self, secret: bytes, *, name: str) -> bytes:
+        """AES-256-GCM, a random nonce before the ciphertext; `name` binds it to its row."""
+        nonce = os.urandom(NONCE_BYTES)
+        return nonce + self._sealing.encrypt(nonce, secret, name.encode())
+
+    def unseal(self, sealed: bytes, *, name: str) -> bytes:
+        """Raises WrongSecret when it was sealed with another secret, or for another name."""
+        try:
+            return self._sealing.decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], name.encode())
+        except InvalidTag as error:
+            raise WrongSecret(f"{name} cannot be opened with this key secret") from error
+
+    def machine_secret(self, kind: str, id: UUID, generation: int) -> str:
+        """The secret of a reader or client: 256 bits, base64url.
+
+        Derived, not drawn, so that a command that is repeated gives the same answer although the
+        secret is stored nowhere. A new generation is a new secret.
+        """
+        text = f"{kind}:{id}:{generation}".encode()
+        return to_base64url(hmac.new(self._machines, text, hashlib.sha256).digest())
+
+    def fingerprint(self, purpose: str, text: str) -> str:
+        """Tells two secret inputs apart without keeping anything that could be searched for."""
+        message = f"{purpose}:{text}".encode()
+        return hmac.new(self._fingerprints, message, hashlib.sha256).hexdigest()
+
+
+def derive_key(secret: str, purpose: str) -> bytes:
+    hkdf = HKDF(algorithm=SHA256(), length=32, salt=None, info=f"identity {purpose}".encode())
+    return hkdf.derive(secret.encode())
+
+
+def to_base64url(raw: bytes) -> str:
+    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
