@@ -1,0 +1,1 @@
+"""The access service: a tap at a door becomes a decision, recorded before it is answered."""

@@ -1,0 +1,129 @@
+"""The only place where things are put together: settings → the API, settings → the worker."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+
+import httpx
+from fastapi import FastAPI
+
+from access import live_store, retention, store
+from access.consumers import HANDLERS
+from access.endpoint import TapsFirst
+from access.events import HISTORY_GROUP, PROJECTION_GROUP
+from access.projector import Projector
+from access.redis_pipe import RedisError, RedisPipe
+from access.routes import router
+from access.settings import Settings
+from access.tap_relay import TapRelay
+from common import db, web
+from common.auth import TokenVerifier
+from common.clock import Clock, utc_now
+from common.consumer import Consumer, dead_letters
+from common.db import Pool
+from common.outbox import Relay
+from common.problems import on_database_busy
+from common.worker import run_worker
+
+LOCKDOWNS_EVERY_S = 5.0
+LOCKDOWNS_SINCE = timedelta(days=1)
+
+
+def create_app(settings: Settings, clock: Clock = utc_now) -> FastAPI:
+    """The API. Connections are made when it starts and closed when it stops."""
+    pepper = settings.card_pepper.get_secret_value().encode()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        app.state.clock = clock
+        app.state.pepper = pepper
+        app.state.pipe = RedisPipe(settings.redis_url.get_secret_value())
+        app.state.pool = await db.create_pool(
+            settings.database_url.get_secret_value(),
+            name="access-api",
+            max_size=settings.database_pool_max,
+        )
+        async with httpx.AsyncClient() as http:
+            app.state.verifier = TokenVerifier(
+                issuer=settings.token_issuer,
+                audience=settings.service,
+                jwks_url=settings.jwks_url,
+                http=http,
+                clock=clock,
+            )
+            yield
+        await app.state.pool.close()
+        await app.state.pipe.close()
+
+    async def ready(app: FastAPI) -> list[str]:
+        # Not the database: a tap is decided without it.
+        return [] if await live_store.is_ready(app.state.pipe) else ["projection"]
+
+    app = web.create_app(
+        title="Copass access",
+        version="1.0.0",
+        description="Decides at the door.",
+        routers=[router],
+        lifespan=lifespan,
+        ready=ready,
+    )
+    app.add_exception_handler(RedisError, on_database_busy)
+    app.add_middleware(
+        TapsFirst,
+        pipe_of=lambda scope: scope["app"].state.pipe,
+        pepper=pepper,
+        clock=clock,
+    )
+    return app
+
+
+def api() -> FastAPI:
+    """The API as uvicorn makes it, with the settings of the environment."""
+    return create_app(Settings())
+
+
+async def worker(settings: Settings) -> None:
+    """Project state, relay taps, write the history, until told to stop."""
+    pool = await db.create_pool(
+        settings.database_url.get_secret_value(),
+        name="access-worker",
+        max_size=settings.database_pool_max,
+    )
+    projector = Projector(settings, pool)
+    history = Consumer(settings, pool, HISTORY_GROUP, HANDLERS)
+    letters = [dead_letters(HISTORY_GROUP), dead_letters(PROJECTION_GROUP)]
+
+    async def ready() -> list[str]:
+        return [] if projector.is_caught_up else ["projection"]
+
+    try:
+        await run_worker(
+            settings,
+            tasks={
+                "projection": projector.run,
+                "taps": TapRelay(settings, pool).run,
+                "history": history.run,
+                "outbox": Relay(settings, letters).run,
+                "lockdowns": lambda: keep_lockdowns(settings, pool, utc_now),
+                "retention": lambda: retention.anonymise_for_ever(pool, utc_now),
+            },
+            ready=ready,
+        )
+    finally:
+        await pool.close()
+
+
+async def keep_lockdowns(settings: Settings, pool: Pool, clock: Clock) -> None:
+    """See to it that Redis has every lockdown, also one set while Redis was away."""
+    pipe = RedisPipe(settings.redis_url.get_secret_value())
+    try:
+        while True:
+            async with pool.acquire() as conn:
+                known = await store.lockdowns_since(conn, clock() - LOCKDOWNS_SINCE)
+            await live_store.set_lockdowns(
+                pipe, [(str(one.place_id), one.version, one.active) for one in known]
+            )
+            await asyncio.sleep(LOCKDOWNS_EVERY_S)
+    finally:
+        await pipe.close()

@@ -1,0 +1,222 @@
+r"""What Redis holds: its keys, and how its documents are read and written.
+
+| key | holds |
+|---|---|
+| `card:<credential hash>` | hash, card_id → `<version> <active\|blocked\|replaced> <member_id>` |
+| `member:<id>` | `<version> <status> <{place_id: relation} as JSON>` |
+| `standing:<member_id>` | `<version> <standing>` |
+| `reader:<id>` | `<version> <status> <city_id> <SHA-256 of its key>` |
+| `place:<id>` | `<version> <{city_id, capacity} as JSON>` |
+| `door:<id>` | `<version of its place> <place_id> <policy as JSON>` |
+| `lockdown:<place_id>` | `<version> <0\|1>` |
+| `inside:<place_id>` | sorted set, member_id by entry in epoch seconds |
+| `counter:<credential hash>` | the highest counter seen of that card |
+| `tap:<reader_id>:<tap_id>` | the answer given, kept for 48 hours |
+| `taps` | stream of decisions not yet confirmed to be in the history |
+| `projection:generation` | made when the projection starts from nothing; gone after a flush |
+| `projection:offsets`, `projection:documents` | how far it read; documents by kind |
+| `projection:ready` | there while taps may be decided; expires when nobody keeps it up to date |
+
+All but the last six can be rebuilt from the state topics, the lockdowns and the history.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
+from typing import Any
+
+import orjson
+
+from access.domain import (
+    STAY_MAX,
+    Card,
+    Decision,
+    Door,
+    Facts,
+    Member,
+    Reader,
+    Tap,
+    is_counter_fresh,
+)
+from access.redis_pipe import RedisPipe, load_script
+
+# A reader that heard no answer sends the same tap again, after an outage of a day at most.
+ANSWER_KEPT_S = 48 * 3600
+
+READ = load_script("facts.lua", "read.lua")
+COMMIT = load_script("facts.lua", "commit.lua")
+SET_NEWER = load_script("set_newer.lua")
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What one read found. `previous` is the answer given to this tap before."""
+
+    ready: bool
+    previous: bytes | None
+    reader: Reader | None
+    facts: Facts | None
+    stamp: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    place_id: str
+    city_id: str
+    capacity: int | None
+
+
+async def read(pipe: RedisPipe, tap: Tap, reader_id: str, now: datetime) -> Snapshot:
+    """Step 1: one round trip. `facts` is None for a door that does not exist."""
+    (
+        ready,
+        previous,
+        door,
+        reader,
+        lockdown,
+        card_id,
+        card,
+        member,
+        standing,
+        people,
+        entered,
+        counter,
+        stamp,
+    ) = await pipe.run(
+        READ, tap.door_id, reader_id, tap.credential_hash, tap.tap_id, inside_since(now)
+    )
+    facts = None
+    if door is not None:
+        policy = read_door(door, tap.door_id)
+        facts = Facts(
+            door=policy,
+            card=read_card(card_id, card, counter) if card is not None else None,
+            member=read_member(card, member, standing, policy.place_id) if member else None,
+            locked_down=lockdown is not None and lockdown.endswith(b" 1"),
+            people_inside=people,
+            is_inside=entered is not None and float(entered) > inside_since(now),
+        )
+    return Snapshot(
+        ready=ready is not None,
+        previous=previous,
+        reader=read_reader(reader_id, reader) if reader is not None else None,
+        facts=facts,
+        stamp=stamp,
+    )
+
+
+async def commit(
+    pipe: RedisPipe,
+    tap: Tap,
+    reader_id: str,
+    snapshot: Snapshot,
+    decision: Decision,
+    *,
+    answer: bytes,
+    event: bytes,
+    now: datetime,
+) -> tuple[str, bytes]:
+    """Step 3: one round trip, atomic. `("recorded", stream id)`, `("repeated", first answer)`, or
+    `("changed", b"")` when the facts are not what they were: read and decide again."""
+    facts = snapshot.facts
+    if facts is None:
+        raise ValueError("there is no decision without a door")
+    card, door = facts.card, facts.door
+    counter = "" if tap.counter is None or card is None else str(tap.counter)
+    outcome = await pipe.run(
+        COMMIT,
+        tap.door_id,
+        reader_id,
+        tap.credential_hash,
+        tap.tap_id,
+        snapshot.stamp,
+        answer,
+        ANSWER_KEPT_S,
+        event,
+        door.place_id,
+        card.member_id if card else "",
+        decision.movement,
+        int(now.timestamp()),
+        inside_since(now),
+        str(door.capacity) if decision.needs_room else "",
+        "1" if decision.needs_outside else "",
+        counter if card and is_counter_fresh(tap, card) else "",
+    )
+    return outcome[0].decode(), outcome[1] if len(outcome) > 1 else b""
+
+
+def inside_since(now: datetime) -> int:
+    """An entry at or before this instant (epoch seconds) no longer counts."""
+    return int((now - STAY_MAX).timestamp())
+
+
+async def is_ready(pipe: RedisPipe) -> bool:
+    """Whether the projection has caught up, lately."""
+    return bool(await pipe.call("EXISTS", "projection:ready"))
+
+
+async def read_place(pipe: RedisPipe, place_id: str) -> Place | None:
+    document = await pipe.call("GET", f"place:{place_id}")
+    if document is None:
+        return None
+    fields = orjson.loads(document.split(b" ", 1)[1])
+    return Place(place_id, fields["city_id"], fields["capacity"])
+
+
+async def count_inside(pipe: RedisPipe, place_id: str, now: datetime) -> int:
+    """How many members are inside a place. A number, never names."""
+    return int(await pipe.call("ZCOUNT", f"inside:{place_id}", f"({inside_since(now)}", "+inf"))
+
+
+async def set_lockdowns(pipe: RedisPipe, lockdowns: Sequence[tuple[str, int, bool]]) -> None:
+    """Set `(place_id, version, active)`; one older than what is there changes nothing."""
+    arguments: list[str | int] = []
+    for place_id, version, active in lockdowns:
+        arguments += [f"lockdown:{place_id}", version, f"{version} {int(active)}"]
+    if arguments:
+        await pipe.run(SET_NEWER, *arguments)
+
+
+def read_reader(reader_id: str, document: bytes) -> Reader:
+    _, status, city_id, key_sha256 = document.decode().split(" ")
+    return Reader(reader_id, city_id, key_sha256, status == "active")
+
+
+def read_card(card_id: bytes, document: bytes, counter: bytes | None) -> Card:
+    _, status, member_id = document.decode().split(" ")
+    return Card(card_id.decode(), member_id, status, int(counter) if counter is not None else None)
+
+
+def read_member(card: bytes, document: bytes, standing: bytes | None, place_id: str) -> Member:
+    _, status, places = document.split(b" ", 2)
+    return Member(
+        member_id=card.rsplit(b" ", 1)[1].decode(),
+        status=status.decode(),
+        relation=orjson.loads(places).get(place_id),
+        standing=standing.split(b" ")[1].decode() if standing is not None else None,
+    )
+
+
+@lru_cache(maxsize=2048)
+def read_door(document: bytes, door_id: str) -> Door:
+    """The policy of a door. Kept: the same few doors are read over and over."""
+    version, place_id, policy = document.split(b" ", 2)
+    fields: dict[str, Any] = orjson.loads(policy)
+    return Door(
+        door_id=door_id,
+        place_id=place_id.decode(),
+        city_id=fields["city_id"],
+        version=int(version),
+        place_status=fields["status"],
+        capacity=fields["capacity"],
+        anti_passback=fields["anti_passback"],
+        expires_at=fields["expires_at"],
+        kind=fields["kind"],
+        min_assurance=fields["min_assurance"],
+        unlock_ms=fields["unlock_ms"],
+        publics=frozenset(fields["publics"]),
+        open_from=tuple(interval[0] for interval in fields["open"]),
+        open_until=tuple(interval[1] for interval in fields["open"]),
+        readers=frozenset(fields["readers"]),
+    )

@@ -1,0 +1,23 @@
+"""Configuration of the access service, from the environment (`ACCESS_…`)."""
+
+from typing import ClassVar
+
+from pydantic import Field, SecretStr
+from pydantic_settings import SettingsConfigDict
+
+from common.settings import ServiceSettings
+
+
+class Settings(ServiceSettings):
+    """`card_pepper` is identity's: both must know the same card by the same hash."""
+
+    model_config = SettingsConfigDict(env_prefix="ACCESS_", frozen=True, extra="ignore")
+    service: ClassVar[str] = "access"
+
+    port: int = Field(default=8003, ge=1, le=65535)
+    worker_port: int = Field(default=8023, ge=1, le=65535)
+    redis_url: SecretStr
+    card_pepper: SecretStr = Field(min_length=32)
+    # How long taps are still decided when nothing can be learnt any more (broker or worker away).
+    # Within it a card blocked meanwhile opens doors; after it the service says not ready.
+    projection_lease_seconds: int = Field(default=900, ge=5, le=86_400)

@@ -1,0 +1,222 @@
+"""All SQL of access. One function per question; the connection comes first."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from common.db import Conn
+
+
+@dataclass(frozen=True, slots=True)
+class TapRow:
+    """A tap in the history."""
+
+    decision_id: UUID
+    tap_id: UUID
+    door_id: UUID
+    place_id: UUID
+    city_id: str
+    reader_id: UUID
+    card_id: UUID | None
+    member_id: UUID | None
+    direction: str
+    mode: str
+    decision: str
+    reason: str
+    occurred_at: datetime
+    decided_at: datetime
+    policy_version: int
+    stream_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Lockdown:
+    place_id: UUID
+    city_id: str
+    version: int
+    active: bool
+    reason: str
+    changed_by: str
+    changed_at: datetime
+
+
+async def insert_tap(conn: Conn, tap: TapRow) -> None:
+    """Record a tap; a decision that is there already stays as it is."""
+    await conn.execute(
+        "INSERT INTO tap (decision_id, tap_id, door_id, place_id, city_id, reader_id, card_id,"
+        " member_id, direction, mode, decision, reason, occurred_at, decided_at, policy_version,"
+        " stream_id)"
+        " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)"
+        " ON CONFLICT (decision_id) DO NOTHING",
+        tap.decision_id,
+        tap.tap_id,
+        tap.door_id,
+        tap.place_id,
+        tap.city_id,
+        tap.reader_id,
+        tap.card_id,
+        tap.member_id,
+        tap.direction,
+        tap.mode,
+        tap.decision,
+        tap.reason,
+        tap.occurred_at,
+        tap.decided_at,
+        tap.policy_version,
+        tap.stream_id,
+    )
+
+
+async def recorded(conn: Conn, decision_ids: Iterable[str]) -> set[str]:
+    """Which of these decisions are in the history."""
+    rows = await conn.fetch(
+        "SELECT decision_id FROM tap WHERE decision_id = ANY($1::uuid[])", list(decision_ids)
+    )
+    return {str(row["decision_id"]) for row in rows}
+
+
+async def list_taps(
+    conn: Conn,
+    *,
+    city_id: str | None,
+    place_id: UUID | None,
+    member_id: UUID | None,
+    since: datetime | None,
+    before: UUID | None,
+    limit: int,
+) -> list[TapRow]:
+    """Newest first. None: not filtered by that. `before`: only decisions older than this one."""
+    rows = await conn.fetch(
+        "SELECT decision_id, tap_id, door_id, place_id, city_id, reader_id, card_id, member_id,"
+        " direction, mode, decision, reason, occurred_at, decided_at, policy_version, stream_id"
+        " FROM tap"
+        " WHERE ($1::text IS NULL OR city_id = $1)"
+        " AND ($2::uuid IS NULL OR place_id = $2)"
+        " AND ($3::uuid IS NULL OR member_id = $3)"
+        " AND ($4::timestamptz IS NULL OR decided_at >= $4)"
+        " AND ($5::uuid IS NULL OR decision_id < $5)"
+        " ORDER BY decision_id DESC LIMIT $6",
+        city_id,
+        place_id,
+        member_id,
+        since,
+        before,
+        limit,
+    )
+    return [TapRow(**row) for row in rows]
+
+
+async def people_inside(conn: Conn, since: datetime) -> list[tuple[str, str, int]]:
+    """Who is inside, as far as the history knows: place_id, member_id, entry in epoch seconds.
+
+    Replayed taps moved nobody, so they do not count here either.
+    """
+    rows = await conn.fetch(
+        "SELECT place_id, member_id, extract(epoch FROM decided_at)::bigint AS entered_at FROM ("
+        " SELECT DISTINCT ON (place_id, member_id) place_id, member_id, direction, decided_at"
+        " FROM tap WHERE occurred_at >= $1::timestamptz - interval '1 hour' AND decided_at > $1"
+        " AND mode = 'live' AND decision = 'grant' AND member_id IS NOT NULL"
+        " ORDER BY place_id, member_id, decision_id DESC"
+        ") AS latest WHERE direction = 'in'",
+        since,
+    )
+    return [(str(row["place_id"]), str(row["member_id"]), row["entered_at"]) for row in rows]
+
+
+async def anonymise_taps(
+    conn: Conn, *, occurred_before: datetime, decided_before: datetime, limit: int
+) -> int:
+    """Turn old taps into daily counts, at most `limit`. Returns how many."""
+    count = await conn.fetchval(
+        "WITH old AS ("
+        " DELETE FROM tap WHERE decision_id IN ("
+        "  SELECT decision_id FROM tap WHERE occurred_at < $1 AND decided_at < $2"
+        "  ORDER BY occurred_at LIMIT $3)"
+        " RETURNING place_id, city_id, occurred_at, direction, decision, reason"
+        "), counted AS ("
+        " INSERT INTO tap_daily_count AS known"
+        " (place_id, city_id, day, direction, decision, reason, taps)"
+        " SELECT place_id, min(city_id), (occurred_at AT TIME ZONE 'UTC')::date, direction,"
+        " decision, reason, count(*)"
+        " FROM old GROUP BY place_id, (occurred_at AT TIME ZONE 'UTC')::date, direction,"
+        " decision, reason"
+        " ON CONFLICT (place_id, day, direction, decision, reason)"
+        " DO UPDATE SET taps = known.taps + EXCLUDED.taps"
+        ") SELECT count(*) FROM old",
+        occurred_before,
+        decided_before,
+        limit,
+    )
+    return int(count)
+
+
+async def save_lockdown(
+    conn: Conn,
+    *,
+    place_id: UUID,
+    city_id: str,
+    active: bool,
+    reason: str,
+    changed_by: str,
+    now: datetime,
+) -> Lockdown:
+    """Set or lift a lockdown; each change is a new version."""
+    row = await conn.fetchrow(
+        "INSERT INTO place_lockdown AS known"
+        " (place_id, city_id, version, active, reason, changed_by, changed_at)"
+        " VALUES ($1, $2, 1, $3, $4, $5, $6)"
+        " ON CONFLICT (place_id) DO UPDATE SET version = known.version + 1,"
+        " city_id = EXCLUDED.city_id, active = EXCLUDED.active, reason = EXCLUDED.reason,"
+        " changed_by = EXCLUDED.changed_by, changed_at = EXCLUDED.changed_at"
+        " RETURNING place_id, city_id, version, active, reason, changed_by, changed_at",
+        place_id,
+        city_id,
+        active,
+        reason,
+        changed_by,
+        now,
+    )
+    if row is None:
+        raise RuntimeError("an upsert without condition always returns its row")
+    return Lockdown(**row)
+
+
+async def load_lockdown(conn: Conn, place_id: UUID) -> Lockdown | None:
+    row = await conn.fetchrow(
+        "SELECT place_id, city_id, version, active, reason, changed_by, changed_at"
+        " FROM place_lockdown WHERE place_id = $1",
+        place_id,
+    )
+    return Lockdown(**row) if row else None
+
+
+async def lockdowns_since(conn: Conn, since: datetime | None) -> list[Lockdown]:
+    """The active lockdowns, and those changed since then (None: all that ever were)."""
+    rows = await conn.fetch(
+        "SELECT place_id, city_id, version, active, reason, changed_by, changed_at"
+        " FROM place_lockdown WHERE active OR $1::timestamptz IS NULL OR changed_at >= $1",
+        since,
+    )
+    return [Lockdown(**row) for row in rows]
+
+
+async def remember_documents(conn: Conn, counts: Mapping[str, int]) -> None:
+    """Keep how many documents of each kind a complete projection has."""
+    await conn.executemany(
+        "INSERT INTO projection_memory (kind, documents) VALUES ($1, $2)"
+        " ON CONFLICT (kind) DO UPDATE SET documents = EXCLUDED.documents",
+        sorted(counts.items()),
+    )
+
+
+async def remembered_documents(conn: Conn) -> dict[str, int]:
+    rows = await conn.fetch("SELECT kind, documents FROM projection_memory")
+    return {row["kind"]: row["documents"] for row in rows}
+
+
+def tap_item(tap: TapRow) -> dict[str, Any]:
+    """A tap as the API shows it."""
+    hidden: Sequence[str] = ("stream_id",)
+    return {name: getattr(tap, name) for name in TapRow.__slots__ if name not in hidden}
