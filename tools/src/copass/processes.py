@@ -8,7 +8,8 @@ import signal
 import subprocess
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 
 _CLONE_NEWUSER = 0x10000000
@@ -36,38 +37,70 @@ class Program:
     unprivileged: bool = False
 
 
-def not_root() -> tuple[int, int]:
-    """A user and group known to the system that are not root, for programs that refuse root."""
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Another user for programs that refuse root.
+
+    In a user namespace of its own a process is that user to itself and still root's for the files
+    outside: it reads a clone below /root and writes folders that belong to root, without a new
+    system account and without opening any folder to others. Where the kernel forbids that (many
+    containers), it truly becomes the user, and `own` must hand it its folders.
+    """
+
+    uid: int
+    gid: int
+    namespace: bool
+
+    def assume(self) -> None:
+        """In the child, between fork and exec."""
+        if not self.namespace:
+            os.setgroups([])
+            os.setgid(self.gid)
+            os.setuid(self.uid)
+            return
+        if _libc.unshare(_CLONE_NEWUSER) != 0:
+            raise OSError(ctypes.get_errno(), "unshare")
+        maps = {"setgroups": "deny", "uid_map": f"{self.uid} 0 1", "gid_map": f"{self.gid} 0 1"}
+        for name, text in maps.items():
+            with open(f"/proc/self/{name}", "w") as file:
+                file.write(text)
+
+    def own(self, path: Path) -> None:
+        if not self.namespace:
+            os.chown(path, self.uid, self.gid)
+
+
+@cache
+def unprivileged_identity() -> Identity | None:
+    """Who PostgreSQL runs as; None when we are not root and it runs as ourselves."""
+    if os.geteuid() != 0:
+        return None
     entries = [entry for entry in pwd.getpwall() if entry.pw_uid != 0]
     if not entries:
         raise StartError("PostgreSQL refuses to run as root, and this machine has no other user")
     entry = next((one for one in entries if one.pw_name == "nobody"), entries[0])
-    return entry.pw_uid, entry.pw_gid
-
-
-def _become_unprivileged(uid: int, gid: int) -> None:
-    """In the child: be `uid` in a user namespace of its own, still root's files outside.
-
-    So the server reads a clone below /root and writes folders that belong to root, without a new
-    system account and without opening any folder to others.
-    """
-    if _libc.unshare(_CLONE_NEWUSER) != 0:
-        raise OSError(ctypes.get_errno(), "unshare")
-    for name, text in (("setgroups", "deny"), ("uid_map", f"{uid} 0 1"), ("gid_map", f"{gid} 0 1")):
-        with open(f"/proc/self/{name}", "w") as file:
-            file.write(text)
+    namespaced = Identity(entry.pw_uid, entry.pw_gid, namespace=True)
+    probe = os.fork()
+    if probe == 0:
+        try:
+            namespaced.assume()
+        except BaseException:
+            os._exit(1)
+        os._exit(0)
+    allowed = os.waitpid(probe, 0)[1] == 0
+    return namespaced if allowed else replace(namespaced, namespace=False)
 
 
 def child_setup(program: Program) -> Callable[[], None]:
     """What the child does between fork and exec."""
     parent = os.getpid()
-    drop = not_root() if program.unprivileged and os.geteuid() == 0 else None
+    drop = unprivileged_identity() if program.unprivileged else None
     orphan_signal = int(program.orphan_signal)
 
     def setup() -> None:
         os.setsid()  # Ctrl-C at the terminal reaches the supervisor alone, which stops the rest
         if drop is not None:
-            _become_unprivileged(*drop)
+            drop.assume()
         # After the change of identity, which would clear it.
         _libc.prctl(_PR_SET_PDEATHSIG, orphan_signal, 0, 0, 0)
         if drop is None and os.getppid() != parent:  # it died before the line above

@@ -14,7 +14,18 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from copass.processes import Program, StartError, child_setup, log_tail, spawn, stop, wait_ready
+import psutil
+
+from copass.processes import (
+    Program,
+    StartError,
+    child_setup,
+    log_tail,
+    spawn,
+    stop,
+    unprivileged_identity,
+    wait_ready,
+)
 
 HOST = "127.0.0.1"
 
@@ -94,6 +105,7 @@ POSTGRES_SETTINGS: Mapping[str, str] = {
     "log_timezone": "UTC",
     "timezone": "UTC",
     "jit": "off",
+    "max_wal_size": "512MB",
     "autovacuum_naptime": "60s",
 }
 # For tests whose subject is not durability.
@@ -120,8 +132,13 @@ def _initdb(program: Program, data: Path, password: str) -> None:
     shutil.rmtree(making, ignore_errors=True)
     making.mkdir(parents=True, mode=0o700)
     password_file = data.with_name(data.name + ".password")
+    password_file.unlink(missing_ok=True)
     password_file.touch(mode=0o600)
     password_file.write_text(password)
+    identity = unprivileged_identity()
+    if identity is not None:
+        identity.own(making)
+        identity.own(password_file)
     try:
         with program.log.open("ab") as log:
             result = subprocess.run(
@@ -142,6 +159,33 @@ def _initdb(program: Program, data: Path, password: str) -> None:
     finally:
         password_file.unlink(missing_ok=True)
         shutil.rmtree(making, ignore_errors=True)
+
+
+def _remove_stale_lock(data: Path) -> None:
+    """After a crash or a reboot postmaster.pid names a process that is gone or is another's.
+
+    PostgreSQL itself refuses to start when some process has that number; we look what it is.
+    A server that still runs on this folder is stopped: it has lost whoever started it.
+    """
+    lock = data / "postmaster.pid"
+    try:
+        pid = int(lock.read_text().splitlines()[0])
+        process = psutil.Process(pid)
+        is_ours = str(data) in process.cmdline()
+    except FileNotFoundError:
+        return
+    except (ValueError, IndexError, psutil.NoSuchProcess, psutil.AccessDenied):
+        lock.unlink(missing_ok=True)
+        return
+    if not is_ours:
+        lock.unlink(missing_ok=True)
+        return
+    process.send_signal(signal.SIGQUIT)
+    try:
+        process.wait(10)
+    except psutil.TimeoutExpired:
+        process.kill()
+        process.wait(10)
 
 
 def postgres(
@@ -187,6 +231,7 @@ def postgres(
     def prepare() -> None:
         program.log.parent.mkdir(parents=True, exist_ok=True)
         _initdb(program, data, password)
+        _remove_stale_lock(data)
 
     return Server(program, port, url, prepare, answers)
 
