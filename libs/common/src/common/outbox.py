@@ -15,6 +15,7 @@ a higher `log_epoch`.
 import asyncio
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -79,6 +80,39 @@ async def add(
         now,
     )
     return event_id
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One of several events of the same type: the aggregate's id, the data, who caused it."""
+
+    key: str
+    data: dict[str, Any]
+    traceparent: str | None = None
+
+
+async def add_many(
+    conn: Conn, *, topic: Topic, type: str, items: Sequence[Item], now: datetime
+) -> None:
+    """Like `add`, for many events in one round trip; they are published in the order given."""
+    for item in items:
+        if len(orjson.dumps(item.data)) > PAYLOAD_BYTES_MAX:
+            raise ValueError(f"the data of {type} {item.key} is too large for a message")
+    await conn.execute(
+        "INSERT INTO outbox"
+        " (event_id, topic, compacted, key, type, payload, traceparent, created_at)"
+        " SELECT event_id, $1, $2, key, $3, payload, traceparent, $4"
+        " FROM unnest($5::uuid[], $6::text[], $7::jsonb[], $8::text[]) WITH ORDINALITY"
+        " AS item (event_id, key, payload, traceparent, place) ORDER BY place",
+        topic.name,
+        topic.compacted,
+        type,
+        now,
+        [new_id() for _ in items],
+        [item.key for item in items],
+        [item.data for item in items],
+        [item.traceparent for item in items],
+    )
 
 
 class Relay:

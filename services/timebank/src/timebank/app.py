@@ -1,0 +1,80 @@
+"""The only wiring: builds the API and the worker from settings."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import httpx
+from fastapi import FastAPI
+
+from common import db
+from common.auth import TokenVerifier
+from common.clock import Clock, utc_now
+from common.consumer import Consumer
+from common.outbox import Relay
+from common.web import create_app as create_edge
+from common.worker import run_worker
+from timebank import consumers
+from timebank.events import PUBLISHED
+from timebank.routes import router
+from timebank.service import Ledger
+from timebank.settings import Settings, read_settings
+
+
+def create_app(settings: Settings | None = None, clock: Clock = utc_now) -> FastAPI:
+    """The API. Without settings, those of the environment."""
+    settings = (settings or read_settings()).for_app()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with (
+            httpx.AsyncClient() as http,
+            await db.create_pool(
+                settings.database_url.get_secret_value(),
+                name="timebank-api",
+                max_size=settings.database_pool_max,
+            ) as pool,
+        ):
+            app.state.pool = pool
+            app.state.ledger = Ledger(pool, clock)
+            app.state.verifier = TokenVerifier(
+                issuer=settings.token_issuer,
+                audience=settings.service,
+                jwks_url=settings.jwks_url,
+                http=http,
+                clock=clock,
+            )
+            yield
+            await app.state.ledger.close()
+
+    async def ready(app: FastAPI) -> list[str]:
+        await app.state.pool.fetchval("SELECT 1 FROM book LIMIT 1")
+        return []
+
+    return create_edge(
+        title="Copass time bank",
+        version="1",
+        description="One book per city, in integer minutes. What is posted stays.",
+        routers=[router],
+        lifespan=lifespan,
+        ready=ready,
+    )
+
+
+async def run(settings: Settings, clock: Clock = utc_now) -> None:
+    """The worker: learns of cities and members, and publishes the outbox."""
+    settings = settings.for_app()
+    async with await db.create_pool(
+        settings.database_url.get_secret_value(),
+        name="timebank-worker",
+        max_size=settings.database_pool_max,
+    ) as pool:
+        consumer = Consumer(settings, pool, consumers.GROUP, consumers.handlers(clock), clock)
+        relay = Relay(settings, PUBLISHED, clock)
+
+        async def ready() -> list[str]:
+            await pool.fetchval("SELECT 1")
+            return [] if consumer.assigned else ["consumer"]
+
+        await run_worker(
+            settings, tasks={"relay": relay.run, "consumer": consumer.run}, ready=ready
+        )

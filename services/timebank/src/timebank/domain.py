@@ -1,0 +1,382 @@
+"""The rules of the ledger. Pure: no await, no clock, no ids made here.
+
+Load and lock first, decide here, then write. A refusal is a value with a name.
+All amounts are integer minutes; in a posting, positive is received and negative is given.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Literal
+from uuid import UUID
+
+MINUTES_MAX = 2**53 - 1  # what every JSON reader can hold exactly
+LEGS_MAX = 100
+
+AccountKind = Literal[
+    "member", "organisation", "commons", "solidarity_fund", "in_transit", "clearing"
+]
+TransferKind = Literal["transfer", "reversal"]
+Side = Literal["payer", "payee"]
+
+# Moved by clearing between cities alone, never by somebody's request.
+CLEARING_KINDS: frozenset[AccountKind] = frozenset({"in_transit", "clearing"})
+# Of the whole city: its residents may see them.
+COMMON_KINDS: frozenset[AccountKind] = frozenset({"commons", "solidarity_fund"})
+COMMON_FLOORS: dict[AccountKind, int | None] = {"commons": None, "solidarity_fund": 0}
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """An account of a city's book. `version` counts its postings; a None floor is no floor."""
+
+    id: UUID
+    city_id: str
+    kind: AccountKind
+    owner_id: UUID | None
+    open: bool
+    floor_minutes: int | None
+    balance_minutes: int
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Who asks, as far as these rules care. The roles are those held in `city_id`."""
+
+    id: str
+    city_id: str | None
+    steward: bool = False
+    auditor: bool = False
+
+    def owns(self, account: Account) -> bool:
+        return account.owner_id is not None and str(account.owner_id) == self.id
+
+    def is_steward_of(self, city_id: str) -> bool:
+        return self.steward and self.city_id == city_id
+
+    def may_read(self, account: Account) -> bool:
+        return (
+            self.owns(account)
+            or self.is_steward_of(account.city_id)
+            or self.auditor
+            or (account.kind in COMMON_KINDS and self.city_id == account.city_id)
+        )
+
+    def may_pay_from(self, account: Account) -> bool:
+        return self.owns(account) or self.is_steward_of(account.city_id)
+
+    def may_know_of(self, city_id: str) -> bool:
+        """Whether "forbidden" is an answer; for others the thing does not exist."""
+        return self.auditor or self.city_id == city_id
+
+
+@dataclass(frozen=True, slots=True)
+class Leg:
+    """What one account is to receive (positive) or give (negative)."""
+
+    account_id: UUID
+    minutes: int
+
+
+@dataclass(frozen=True, slots=True)
+class TransferRequest:
+    """Asks for a transfer. `transfer_id` is made by the client, or for it (then `own_id` is false).
+
+    `reverses` names the transfer that this one takes back.
+    """
+
+    transfer_id: UUID
+    own_id: bool
+    key: str
+    actor: Actor
+    legs: tuple[Leg, ...]
+    memo: str | None = None
+    reverses: UUID | None = None
+
+    @property
+    def kind(self) -> TransferKind:
+        return "transfer" if self.reverses is None else "reversal"
+
+
+@dataclass(frozen=True, slots=True)
+class Posting:
+    """One line of an account: its number there, the minutes, the balance after it."""
+
+    account_id: UUID
+    minutes: int
+    account_version: int
+    balance_minutes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """What was posted, and stays."""
+
+    id: UUID
+    city_id: str
+    kind: TransferKind
+    reverses: UUID | None
+    requested_by: str
+    posted_at: datetime
+    memo: str | None
+    postings: tuple[Posting, ...]
+    memo_erased: bool = False
+
+
+RejectionCode = Literal[
+    "not_found",
+    "forbidden",
+    "account_not_found",
+    "wrong_postings",
+    "same_account",
+    "account_reserved",
+    "cross_city_not_available",
+    "account_closed",
+    "insufficient_time",
+    "balance_out_of_range",
+    "already_reversed",
+    "not_reversible",
+    "transfer_id_reused",
+    "idempotency_key_reused",
+]
+
+
+# Refusals that come from what happened since: a request that was done before may meet them now.
+CHANGING: frozenset[RejectionCode] = frozenset(
+    {"account_closed", "insufficient_time", "balance_out_of_range"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """Nothing was done, and why. `side` says which of the two accounts is meant, if one is."""
+
+    code: RejectionCode
+    detail: str
+    side: Side | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Posted:
+    """The transfer to write, and the accounts as it leaves them."""
+
+    transfer: Transfer
+    accounts: tuple[Account, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Repeated:
+    """The same request was done before: this is what it did."""
+
+    transfer: Transfer
+
+
+Outcome = Posted | Repeated | Rejected
+
+
+def post_transfer(
+    request: TransferRequest, accounts: dict[UUID, Account], now: datetime
+) -> Posted | Rejected:
+    """Decide one transfer over the accounts as they are; those it does not find do not exist.
+
+    The checks are in the order in which they are looked for, and the first that fails answers.
+    """
+    refused = (
+        check_legs(request.legs)
+        or check_payers(request, accounts)
+        or check_payees(request, accounts)
+        or check_state(request, accounts)
+    )
+    if refused:
+        return refused
+    postings = tuple(post_leg(accounts[leg.account_id], leg) for leg in request.legs)
+    transfer = Transfer(
+        id=request.transfer_id,
+        city_id=accounts[request.legs[0].account_id].city_id,
+        kind=request.kind,
+        reverses=request.reverses,
+        requested_by=request.actor.id,
+        posted_at=now,
+        memo=request.memo or None,
+        postings=postings,
+    )
+    return Posted(transfer, tuple(after(accounts[item.account_id], item) for item in postings))
+
+
+def check_legs(legs: Sequence[Leg]) -> Rejected | None:
+    """What can be seen without any account."""
+    if not 2 <= len(legs) <= LEGS_MAX:
+        return Rejected("wrong_postings", f"A transfer has 2 to {LEGS_MAX} postings.")
+    if any(leg.minutes == 0 or abs(leg.minutes) > MINUTES_MAX for leg in legs):
+        return Rejected("wrong_postings", f"A posting has 1 to {MINUTES_MAX} minutes.")
+    if len({leg.account_id for leg in legs}) != len(legs):
+        return Rejected("same_account", "An account cannot give to itself.", "payee")
+    if sum(leg.minutes for leg in legs) != 0:
+        return Rejected("wrong_postings", "What is given must equal what is received.")
+    return None
+
+
+def check_payers(request: TransferRequest, accounts: dict[UUID, Account]) -> Rejected | None:
+    """Everybody who gives must have asked, or a steward of the city for them."""
+    for leg in givers(request.legs):
+        account = accounts.get(leg.account_id)
+        if account is None:
+            return Rejected("not_found", "There is no such account.", "payer")
+        if request.reverses is not None:
+            if not request.actor.is_steward_of(account.city_id):
+                return Rejected("forbidden", "Only a steward of the city can take this back.")
+        elif not request.actor.may_pay_from(account):
+            if request.actor.may_know_of(account.city_id):
+                return Rejected("forbidden", "This account is not yours to give from.", "payer")
+            return Rejected("not_found", "There is no such account.", "payer")
+    return None
+
+
+def check_payees(request: TransferRequest, accounts: dict[UUID, Account]) -> Rejected | None:
+    """Everybody who receives must be there, in the same city."""
+    city_id = accounts[next(givers(request.legs)).account_id].city_id
+    for leg in request.legs:
+        side = side_of(leg)
+        account = accounts.get(leg.account_id)
+        if account is None:
+            return Rejected("account_not_found", "There is no such account.", side)
+        if account.city_id != city_id:
+            return Rejected(
+                "cross_city_not_available",
+                "The accounts belong to two cities. Minutes cross cities by clearing only, which"
+                " is not available here yet: see /problems/cross_city_not_available.",
+                side,
+            )
+        if account.kind in CLEARING_KINDS:
+            return Rejected(
+                "account_reserved", "This account is moved by clearing between cities only.", side
+            )
+    return None
+
+
+def check_state(request: TransferRequest, accounts: dict[UUID, Account]) -> Rejected | None:
+    """What may be otherwise tomorrow: closed accounts and balances."""
+    for leg in request.legs:
+        account = accounts[leg.account_id]
+        minutes = account.balance_minutes + leg.minutes
+        if not account.open:
+            return Rejected("account_closed", "This account is closed.", side_of(leg))
+        floor = account.floor_minutes
+        if leg.minutes < 0 and floor is not None and minutes < floor:
+            return Rejected(
+                "insufficient_time",
+                f"The account would stand at {minutes} minutes; its floor is {floor}.",
+                side_of(leg),
+            )
+        if abs(minutes) > MINUTES_MAX:
+            return Rejected(
+                "balance_out_of_range", "The balance would be beyond all measure.", side_of(leg)
+            )
+    return None
+
+
+def givers(legs: Iterable[Leg]) -> Iterator[Leg]:
+    return (leg for leg in legs if leg.minutes < 0)
+
+
+def side_of(leg: Leg) -> Side:
+    return "payer" if leg.minutes < 0 else "payee"
+
+
+def post_leg(account: Account, leg: Leg) -> Posting:
+    return Posting(
+        account_id=account.id,
+        minutes=leg.minutes,
+        account_version=account.version + 1,
+        balance_minutes=account.balance_minutes + leg.minutes,
+    )
+
+
+def after(account: Account, posting: Posting) -> Account:
+    """The account with the posting in it."""
+    return replace(
+        account, version=posting.account_version, balance_minutes=posting.balance_minutes
+    )
+
+
+def take_back(transfer: Transfer, actor: Actor) -> tuple[Leg, ...] | Rejected:
+    """What takes a transfer back whole, whatever its postings were."""
+    if not actor.is_steward_of(transfer.city_id):
+        if actor.may_know_of(transfer.city_id):
+            return Rejected("forbidden", "Only a steward of the city can take this back.")
+        return Rejected("not_found", "There is no such transfer.")
+    if transfer.kind == "reversal":
+        return Rejected("not_reversible", "A reversal is not taken back: transfer again.")
+    return tuple(Leg(item.account_id, -item.minutes) for item in transfer.postings)
+
+
+@dataclass(slots=True)
+class Books:
+    """What a batch needs to know, read under lock; `decide_all` keeps it current as it goes.
+
+    `by_key` is keyed by (who asked, idempotency key); `reversed` are the transfers taken back.
+    """
+
+    accounts: dict[UUID, Account] = field(default_factory=dict)
+    by_id: dict[UUID, Transfer] = field(default_factory=dict)
+    by_key: dict[tuple[str, str], Transfer] = field(default_factory=dict)
+    reversed: set[UUID] = field(default_factory=set)
+
+
+def decide_all(
+    requests: Sequence[TransferRequest], books: Books, now: datetime
+) -> tuple[Outcome, ...]:
+    """Decide requests one after the other, each over what the ones before it left.
+
+    A refused request leaves nothing, so it cannot spoil its neighbours; the floor holds after every
+    one of them, not only at the end.
+    """
+    outcomes = []
+    for request in requests:
+        outcome = decide(request, books, now)
+        if isinstance(outcome, Posted):
+            books.accounts.update((account.id, account) for account in outcome.accounts)
+            books.by_id[outcome.transfer.id] = outcome.transfer
+            if request.reverses is not None:
+                books.reversed.add(request.reverses)
+        if not isinstance(outcome, Rejected):
+            books.by_key[request.actor.id, request.key] = outcome.transfer
+        outcomes.append(outcome)
+    return tuple(outcomes)
+
+
+def decide(request: TransferRequest, books: Books, now: datetime) -> Outcome:
+    """Decide one request: done before, refused, or to be posted."""
+    by_key = books.by_key.get((request.actor.id, request.key))
+    if by_key is not None:
+        if asks_for(request, by_key) and (not request.own_id or request.transfer_id == by_key.id):
+            return Repeated(by_key)
+        return Rejected(
+            "idempotency_key_reused", "This Idempotency-Key was used with another request."
+        )
+    decided = post_transfer(request, books.accounts, now)
+    if isinstance(decided, Rejected) and decided.code not in CHANGING:
+        # First of all: one who may not ask for it learns nothing of what others asked for.
+        return decided
+    by_id = books.by_id.get(request.transfer_id)
+    if by_id is not None:
+        if asks_for(request, by_id):
+            return Repeated(by_id)
+        return Rejected("transfer_id_reused", "Another transfer has this transfer_id.")
+    if request.reverses is not None and request.reverses in books.reversed:
+        return Rejected("already_reversed", "This transfer was taken back before.")
+    return decided
+
+
+def asks_for(request: TransferRequest, transfer: Transfer) -> bool:
+    """Whether the request, field by field, is the one that made the transfer.
+
+    A memo that was erased since can no longer be compared, and agrees with any other.
+    """
+    legs = {(leg.account_id, leg.minutes) for leg in request.legs}
+    return (
+        request.reverses == transfer.reverses
+        and legs == {(item.account_id, item.minutes) for item in transfer.postings}
+        and (transfer.memo_erased or (request.memo or None) == transfer.memo)
+    )

@@ -1,0 +1,400 @@
+"""The time bank over HTTP: parse, call, map the answer."""
+
+from datetime import datetime
+from typing import Annotated, Literal
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Query, Request
+from pydantic import BaseModel
+
+from common.auth import CurrentPrincipal, Principal
+from common.db import Pool
+from common.fields import Body, LongText, Minutes, Slug
+from common.idempotency import IdempotencyKey
+from common.ids import new_id
+from common.problems import Problem, forbidden, invalid, not_found
+from common.web import StrictRoute
+from timebank import store
+from timebank.domain import (
+    COMMON_KINDS,
+    Account,
+    AccountKind,
+    Actor,
+    Leg,
+    Rejected,
+    RejectionCode,
+    Side,
+    Transfer,
+    TransferKind,
+    TransferRequest,
+    take_back,
+)
+from timebank.service import Ledger
+
+router = APIRouter(prefix="/v1", route_class=StrictRoute)
+
+PAGE_DEFAULT = 50
+PAGE_MAX = 200
+VERSION_MAX = 2**63 - 1
+
+# What the state of the books refuses is a conflict; what no state would allow is the request's own.
+STATUS: dict[RejectionCode, int] = {
+    "not_found": 404,
+    "forbidden": 403,
+    "account_closed": 409,
+    "insufficient_time": 409,
+    "balance_out_of_range": 409,
+    "already_reversed": 409,
+    "not_reversible": 409,
+}
+FIELD: dict[Side, str] = {"payer": "body.from_account", "payee": "body.to_account"}
+FIELD_OF_CODE: dict[RejectionCode, str] = {
+    "transfer_id_reused": "body.transfer_id",
+    "idempotency_key_reused": "header.idempotency-key",
+    "wrong_postings": "body.minutes",
+}
+
+
+def get_pool(request: Request) -> Pool:
+    pool: Pool = request.app.state.pool
+    return pool
+
+
+def get_ledger(request: Request) -> Ledger:
+    ledger: Ledger = request.app.state.ledger
+    return ledger
+
+
+Database = Annotated[Pool, Depends(get_pool)]
+TheLedger = Annotated[Ledger, Depends(get_ledger)]
+Limit = Annotated[int, Query(ge=1, le=PAGE_MAX)]
+
+
+def to_actor(principal: Principal) -> Actor:
+    return Actor(
+        id=principal.sub,
+        city_id=principal.city,
+        steward=principal.has("steward"),
+        auditor=principal.has("auditor"),
+    )
+
+
+async def current_actor(principal: CurrentPrincipal) -> Actor:
+    return to_actor(principal)
+
+
+CurrentActor = Annotated[Actor, Depends(current_actor)]
+
+
+def problem_of(rejected: Rejected, *, of_body: bool = True) -> Problem:
+    """The answer to a refusal. `of_body`: the accounts are fields of the request's body."""
+    field = FIELD_OF_CODE.get(rejected.code)
+    if of_body and rejected.side:
+        field = FIELD[rejected.side]
+    return Problem(STATUS.get(rejected.code, 422), rejected.code, rejected.detail, field=field)
+
+
+# ── Transfers ───────────────────────────────────────────────────────────────────────────────────
+
+
+class TransferBody(Body):
+    """`minutes` go from one account to another of the same city."""
+
+    transfer_id: UUID | None = None
+    from_account: UUID
+    to_account: UUID
+    minutes: Minutes
+    memo: LongText | None = None
+
+
+class PostingView(BaseModel):
+    account_id: UUID
+    minutes: int
+
+
+class TransferView(BaseModel):
+    transfer_id: UUID
+    city_id: str
+    kind: TransferKind
+    posted_at: datetime
+    memo: str | None
+    reverses: UUID | None
+    postings: list[PostingView]
+
+
+def view_transfer(transfer: Transfer, *, with_memo: bool = True) -> TransferView:
+    postings = sorted(transfer.postings, key=lambda item: (item.minutes, item.account_id))
+    return TransferView(
+        transfer_id=transfer.id,
+        city_id=transfer.city_id,
+        kind=transfer.kind,
+        posted_at=transfer.posted_at,
+        memo=transfer.memo if with_memo else None,
+        reverses=transfer.reverses,
+        postings=[
+            PostingView(account_id=posting.account_id, minutes=posting.minutes)
+            for posting in postings
+        ],
+    )
+
+
+@router.post("/transfers", status_code=201)
+async def post_transfer(
+    body: TransferBody, key: IdempotencyKey, actor: CurrentActor, ledger: TheLedger
+) -> TransferView:
+    """Give minutes. Done once per Idempotency-Key, and once per transfer_id."""
+    done = await ledger.post(
+        TransferRequest(
+            transfer_id=body.transfer_id or new_id(),
+            own_id=body.transfer_id is not None,
+            key=key,
+            actor=actor,
+            legs=(Leg(body.from_account, -body.minutes), Leg(body.to_account, body.minutes)),
+            memo=body.memo,
+        )
+    )
+    if isinstance(done, Rejected):
+        raise problem_of(done)
+    return view_transfer(done)
+
+
+@router.post("/transfers/{transfer_id}/reverse", status_code=201)
+async def reverse_transfer(
+    transfer_id: UUID, key: IdempotencyKey, actor: CurrentActor, pool: Database, ledger: TheLedger
+) -> TransferView:
+    """Take a transfer back, whole and once, by a new transfer that names it."""
+    async with pool.acquire() as conn:
+        original = await store.find_transfer(conn, transfer_id)
+    if original is None:
+        raise not_found("transfer")
+    legs = take_back(original, actor)
+    if isinstance(legs, Rejected):
+        raise problem_of(legs, of_body=False)
+    done = await ledger.post(
+        TransferRequest(
+            transfer_id=new_id(),
+            own_id=False,
+            key=key,
+            actor=actor,
+            legs=legs,
+            reverses=transfer_id,
+        )
+    )
+    if isinstance(done, Rejected):
+        raise problem_of(done, of_body=False)
+    return view_transfer(done)
+
+
+@router.get("/transfers/{transfer_id}")
+async def get_transfer(transfer_id: UUID, actor: CurrentActor, pool: Database) -> TransferView:
+    """A transfer, for those whose accounts it touches; an auditor sees it without the memo."""
+    async with pool.acquire() as conn:
+        transfer = await store.find_transfer(conn, transfer_id)
+        if transfer is None:
+            raise not_found("transfer")
+        accounts = await store.find_accounts(
+            conn, [posting.account_id for posting in transfer.postings]
+        )
+    concerned = actor.is_steward_of(transfer.city_id) or any(
+        actor.owns(account) for account in accounts
+    )
+    if not concerned and not actor.auditor:
+        raise hidden("transfer", actor, transfer.city_id)
+    return view_transfer(transfer, with_memo=concerned)
+
+
+def hidden(what: str, actor: Actor, city_id: str) -> Problem:
+    """What is not for the caller: forbidden in their own city, absent elsewhere."""
+    return forbidden() if actor.may_know_of(city_id) else not_found(what)
+
+
+# ── Accounts ────────────────────────────────────────────────────────────────────────────────────
+
+
+class AccountView(BaseModel):
+    account_id: UUID
+    city_id: str
+    kind: AccountKind
+    owner_id: UUID | None
+    status: Literal["open", "closed"]
+    balance_minutes: int
+    floor_minutes: int | None
+    version: int
+
+
+class AccountPage(BaseModel):
+    items: list[AccountView]
+    next: str | None
+
+
+def view_account(account: Account) -> AccountView:
+    return AccountView(
+        account_id=account.id,
+        city_id=account.city_id,
+        kind=account.kind,
+        owner_id=account.owner_id,
+        status="open" if account.open else "closed",
+        balance_minutes=account.balance_minutes,
+        floor_minutes=account.floor_minutes,
+        version=account.version,
+    )
+
+
+@router.get("/accounts")
+async def list_accounts(
+    actor: CurrentActor,
+    pool: Database,
+    owner_id: UUID | None = None,
+    city_id: Annotated[Slug | None, Query()] = None,
+    kind: AccountKind | None = None,
+    limit: Limit = PAGE_DEFAULT,
+    cursor: UUID | None = None,
+) -> AccountPage:
+    """Accounts of an owner, or of a city. A resident sees their own and those of all in common."""
+    if owner_id is None and city_id is None:
+        raise invalid("query.owner_id", "Name an owner_id or a city_id.")
+    kinds = [kind] if kind else None
+    if not actor.auditor and str(owner_id) != actor.id:
+        if actor.steward:
+            if city_id not in (None, actor.city_id):
+                raise not_found("city")
+            city_id = actor.city_id
+        elif owner_id is not None:
+            raise forbidden("These accounts are not yours.")
+        elif city_id != actor.city_id:
+            raise not_found("city")
+        else:
+            kinds = sorted(COMMON_KINDS & {kind} if kind else COMMON_KINDS)
+    async with pool.acquire() as conn:
+        accounts = await store.list_accounts(
+            conn, owner_id=owner_id, city_id=city_id, kinds=kinds, after=cursor, limit=limit + 1
+        )
+    page = accounts[:limit]
+    return AccountPage(
+        items=[view_account(account) for account in page],
+        next=str(page[-1].id) if len(accounts) > limit else None,
+    )
+
+
+@router.get("/accounts/{account_id}")
+async def get_account(account_id: UUID, actor: CurrentActor, pool: Database) -> AccountView:
+    """An account with its balance."""
+    return view_account(await readable_account(pool, account_id, actor))
+
+
+async def readable_account(pool: Pool, account_id: UUID, actor: Actor) -> Account:
+    async with pool.acquire() as conn:
+        account = await store.find_account(conn, account_id)
+    if account is None:
+        raise not_found("account")
+    if not actor.may_read(account):
+        raise hidden("account", actor, account.city_id)
+    return account
+
+
+class LineView(BaseModel):
+    """Positive minutes were received, negative ones given."""
+
+    transfer_id: UUID
+    kind: str
+    version: int
+    minutes: int
+    balance_minutes: int
+    posted_at: datetime
+    memo: str | None
+    reverses: UUID | None
+
+
+class Statement(BaseModel):
+    items: list[LineView]
+    next: str | None
+
+
+@router.get("/accounts/{account_id}/postings")
+async def list_postings(
+    account_id: UUID,
+    actor: CurrentActor,
+    pool: Database,
+    limit: Limit = PAGE_DEFAULT,
+    cursor: Annotated[int | None, Query(ge=1, le=VERSION_MAX)] = None,
+) -> Statement:
+    """The statement of an account, the newest first, each line with the balance after it.
+
+    Memos are for the owner and the stewards, not for all who may read an account.
+    """
+    account = await readable_account(pool, account_id, actor)
+    async with pool.acquire() as conn:
+        lines = await store.list_postings(conn, account_id, before=cursor, limit=limit + 1)
+    with_memo = actor.owns(account) or actor.is_steward_of(account.city_id)
+    page = lines[:limit]
+    return Statement(
+        items=[
+            LineView(
+                transfer_id=line.transfer_id,
+                kind=line.kind,
+                version=line.posting.account_version,
+                minutes=line.posting.minutes,
+                balance_minutes=line.posting.balance_minutes,
+                posted_at=line.posted_at,
+                memo=line.memo if with_memo else None,
+                reverses=line.reverses,
+            )
+            for line in page
+        ],
+        next=str(page[-1].posting.account_version) if len(lines) > limit else None,
+    )
+
+
+# ── Books and standings ─────────────────────────────────────────────────────────────────────────
+
+
+class BookView(BaseModel):
+    city_id: str
+    status: Literal["active", "left"]
+    accounts: int
+    transfers: int
+    sum_minutes: int
+
+
+@router.get("/books/{city_id}")
+async def get_book(city_id: Slug, principal: CurrentPrincipal, pool: Database) -> BookView:
+    """A city's book in numbers; its sum is 0."""
+    if not principal.has("auditor", "federation_admin") and not principal.in_city(
+        city_id, "steward"
+    ):
+        raise hidden("book", to_actor(principal), city_id)
+    async with pool.acquire() as conn:
+        book = await store.find_book(conn, city_id)
+    if book is None:
+        raise not_found("book")
+    return BookView(
+        city_id=book.city_id,
+        status="active" if book.status == "active" else "left",
+        accounts=book.accounts,
+        transfers=book.transfers,
+        sum_minutes=book.sum_minutes,
+    )
+
+
+class StandingView(BaseModel):
+    member_id: UUID
+    city_id: str
+    standing: Literal["good", "grace", "lapsed", "exempt"]
+    version: int
+
+
+@router.get("/standings/{member_id}")
+async def get_standing(member_id: UUID, actor: CurrentActor, pool: Database) -> StandingView:
+    """A member's standing, for that member and the stewards of their city."""
+    async with pool.acquire() as conn:
+        known = await store.find_standing(conn, member_id)
+    if known is None:
+        raise not_found("member")
+    if actor.id != str(member_id) and not actor.is_steward_of(known.city_id):
+        raise hidden("member", actor, known.city_id)
+    return StandingView(
+        member_id=known.member_id,
+        city_id=known.city_id,
+        standing=known.standing,
+        version=known.version,
+    )

@@ -1,0 +1,258 @@
+"""What the time bank does: one transaction each; load and lock, decide, save, tell the others."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+import asyncpg
+
+from common import outbox, telemetry
+from common.clock import Clock
+from common.db import Conn, Pool
+from common.logging import get_logger
+from timebank import events, store
+from timebank.batcher import Batcher
+from timebank.domain import (
+    COMMON_FLOORS,
+    Account,
+    Books,
+    Outcome,
+    Posted,
+    Rejected,
+    Transfer,
+    TransferRequest,
+    decide_all,
+)
+from timebank.store import KeyUsed, Standing
+
+NewId = Callable[[], UUID]
+
+ATTEMPTS_MAX = 4
+# The transaction did nothing, or nobody knows whether it did: both are settled by asking again,
+# because the second attempt finds what the first may have posted (its id and key are the same).
+WORTH_ANOTHER_TRY: tuple[type[Exception], ...] = (
+    asyncpg.UniqueViolationError,
+    asyncpg.SerializationError,
+    asyncpg.DeadlockDetectedError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.AdminShutdownError,
+    asyncpg.InterfaceError,
+    ConnectionError,
+)
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """A request on its way into a batch, and the trace that it belongs to."""
+
+    request: TransferRequest
+    traceparent: str | None
+
+
+class Ledger:
+    """Posts transfers. Concurrent requests share a database transaction."""
+
+    def __init__(self, pool: Pool, clock: Clock) -> None:
+        self.pool = pool
+        self.clock = clock
+        self._batcher: Batcher[Submission, Outcome] = Batcher(self._post_batch)
+
+    async def post(self, request: TransferRequest) -> Transfer | Rejected:
+        """Post a transfer, or find that it was posted before, or say why not.
+
+        When it returns a transfer, that transfer is committed. Raises asyncpg or connection errors
+        when the database is away: the same request may then be sent again.
+        """
+        outcome = await self._batcher.submit(Submission(request, telemetry.current_traceparent()))
+        return outcome if isinstance(outcome, Rejected) else outcome.transfer
+
+    async def close(self) -> None:
+        await self._batcher.close()
+
+    async def _post_batch(self, batch: Sequence[Submission]) -> Sequence[Outcome]:
+        for attempt in range(1, ATTEMPTS_MAX + 1):
+            try:
+                async with self.pool.acquire() as conn, conn.transaction():
+                    return await post_transfers(conn, batch, self.clock())
+            except WORTH_ANOTHER_TRY as error:
+                if attempt == ATTEMPTS_MAX:
+                    raise
+                log.info("batch_again", size=len(batch), error=type(error).__name__)
+        raise AssertionError("unreachable")
+
+
+async def post_transfers(
+    conn: Conn, batch: Sequence[Submission], now: datetime
+) -> tuple[Outcome, ...]:
+    """Decide and write requests in their order, within the transaction of `conn`.
+
+    A refused one leaves nothing and its neighbours alone.
+    """
+    requests = [submission.request for submission in batch]
+    accounts = await store.lock_accounts(
+        conn, {leg.account_id for request in requests for leg in request.legs}
+    )
+    known, by_key = await store.find_done_before(
+        conn,
+        ids=[request.transfer_id for request in requests],
+        keys=[(request.actor.id, request.key) for request in requests],
+        reverses=[request.reverses for request in requests if request.reverses],
+    )
+    by_id = {transfer.id: transfer for transfer in known}
+    outcomes = decide_all(
+        requests,
+        Books(
+            accounts=dict(accounts),
+            by_id=by_id,
+            by_key={key: by_id[transfer_id] for key, transfer_id in by_key.items()},
+            reversed={transfer.reverses for transfer in known if transfer.reverses},
+        ),
+        now,
+    )
+    await save_outcomes(conn, batch, outcomes, known_keys=set(by_key), now=now)
+    return outcomes
+
+
+async def save_outcomes(
+    conn: Conn,
+    batch: Sequence[Submission],
+    outcomes: Sequence[Outcome],
+    *,
+    known_keys: set[tuple[str, str]],
+    now: datetime,
+) -> None:
+    """Write what was decided: transfers, final balances, new keys, events."""
+    accounts: dict[UUID, Account] = {}
+    keys: dict[tuple[str, str], UUID] = {}
+    transfers: list[Transfer] = []
+    facts: list[outbox.Item] = []
+    for submission, outcome in zip(batch, outcomes, strict=True):
+        if isinstance(outcome, Rejected):
+            continue
+        transfer = outcome.transfer
+        keys[submission.request.actor.id, submission.request.key] = transfer.id
+        if isinstance(outcome, Posted):
+            # Only the last state of each account stays; the ones before it are in the postings.
+            accounts.update((account.id, account) for account in outcome.accounts)
+            transfers.append(transfer)
+            facts.append(
+                outbox.Item(
+                    str(transfer.id), events.transfer_posted(transfer), submission.traceparent
+                )
+            )
+    new_keys = [
+        KeyUsed(requested_by, key, transfer_id)
+        for (requested_by, key), transfer_id in keys.items()
+        if (requested_by, key) not in known_keys
+    ]
+    if not new_keys:
+        return
+    await store.save_transfers(
+        conn, transfers=transfers, accounts=list(accounts.values()), keys=new_keys, now=now
+    )
+    if facts:
+        await outbox.add_many(
+            conn, topic=events.TRANSFERS, type=events.TRANSFER_POSTED, items=facts, now=now
+        )
+
+
+# ── What identity tells ─────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class CityState:
+    city_id: str
+    status: str
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class MemberState:
+    member_id: UUID
+    city_id: str
+    status: str
+    version: int
+
+
+async def apply_city(conn: Conn, city: CityState, now: datetime, new_id: NewId) -> None:
+    """Open the book of a city that is new, and keep the city's state."""
+    await open_book(conn, city.city_id, now, new_id)
+    await store.save_city(conn, city_id=city.city_id, status=city.status, version=city.version)
+
+
+async def apply_member(conn: Conn, member: MemberState, now: datetime, new_id: NewId) -> None:
+    """Open a member's account in the city where they are, and publish their standing.
+
+    One who moved keeps the account of before: its minutes are that city's. The accounts of one who
+    was erased are closed.
+    """
+    # The city's own message may come later: the two topics are read independently.
+    await open_book(conn, member.city_id, now, new_id)
+    fresh = await store.save_member(
+        conn,
+        member_id=member.member_id,
+        city_id=member.city_id,
+        status=member.status,
+        version=member.version,
+    )
+    if not fresh:
+        return
+    if member.status == "erased":
+        await store.close_accounts_of(conn, member.member_id)
+        return
+    await store.open_account(
+        conn,
+        account_id=new_id(),
+        city_id=member.city_id,
+        kind="member",
+        owner_id=member.member_id,
+        floor_minutes=await store.member_floor(conn, member.city_id),
+        now=now,
+    )
+    await keep_standing(conn, member, now)
+
+
+async def keep_standing(conn: Conn, member: MemberState, now: datetime) -> None:
+    """Give a new member good standing; carry the standing of one who moved to the new city."""
+    known = await store.find_standing(conn, member.member_id)
+    if known and known.city_id == member.city_id:
+        return
+    standing = Standing(
+        member_id=member.member_id,
+        city_id=member.city_id,
+        standing=known.standing if known else "good",
+        version=known.version + 1 if known else 1,
+    )
+    await store.save_standing(conn, standing)
+    await outbox.add(
+        conn,
+        topic=events.STANDINGS,
+        key=str(standing.member_id),
+        type=events.STANDING_CHANGED,
+        data=events.standing_changed(
+            member_id=str(standing.member_id),
+            city_id=standing.city_id,
+            standing=standing.standing,
+            version=standing.version,
+        ),
+        now=now,
+    )
+
+
+async def open_book(conn: Conn, city_id: str, now: datetime, new_id: NewId) -> None:
+    """Open a city's book with its commons and its solidarity fund, unless it is open."""
+    if not await store.open_book(conn, city_id, now):
+        return
+    for kind, floor_minutes in COMMON_FLOORS.items():
+        await store.open_account(
+            conn,
+            account_id=new_id(),
+            city_id=city_id,
+            kind=kind,
+            owner_id=None,
+            floor_minutes=floor_minutes,
+            now=now,
+        )

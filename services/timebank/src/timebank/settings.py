@@ -1,0 +1,42 @@
+"""The settings of the time bank."""
+
+from typing import ClassVar
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+from pydantic import SecretStr
+from pydantic_settings import SettingsConfigDict
+
+from common.settings import ServiceSettings
+
+APP_ROLE = "timebank_app"
+
+
+def as_app_role(dsn: str) -> str:
+    """The address that connects as the same login and works as `timebank_app`.
+
+    That role can add to the ledger and change nothing of it. Where the login owns the tables, as
+    on a laptop, it is what makes them append-only by right and not only by trigger.
+    """
+    parts = urlsplit(dsn)
+    query = [(name, value) for name, value in parse_qsl(parts.query) if name != "role"]
+    return urlunsplit(parts._replace(query=urlencode([*query, ("role", APP_ROLE)])))
+
+
+class Settings(ServiceSettings):
+    """From the environment, `TIMEBANK_…`."""
+
+    model_config = SettingsConfigDict(env_prefix="TIMEBANK_", frozen=True, extra="ignore")
+    service: ClassVar[str] = "timebank"
+
+    port: int = 8002
+    worker_port: int = 8022
+
+    def for_app(self) -> "Settings":
+        """The settings of everything but the migrations."""
+        dsn = as_app_role(self.database_url.get_secret_value())
+        return self.model_copy(update={"database_url": SecretStr(dsn)})
+
+
+def read_settings() -> Settings:
+    """Raises pydantic.ValidationError when something is missing or malformed."""
+    return Settings()

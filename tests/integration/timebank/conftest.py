@@ -1,0 +1,182 @@
+"""A time bank on a real PostgreSQL, spoken to over HTTP with real tokens."""
+
+import base64
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import httpx
+import jwt
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from fastapi import FastAPI
+
+import timebank
+from common import db
+from common.auth import TokenVerifier
+from common.clock import utc_now
+from common.ids import new_id
+from timebank import service
+from timebank.app import create_app
+from timebank.service import CityState, MemberState
+from timebank.settings import Settings
+
+MIGRATIONS = Path(timebank.__file__).parent / "migrations"
+ISSUER = "https://identity.test"
+KEY = Ed25519PrivateKey.from_private_bytes(b"t" * 32)
+NOW = datetime(2026, 11, 22, 10, 0, tzinfo=UTC)
+
+
+def b64(raw: bytes) -> str:
+    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
+
+
+def key_set() -> dict[str, Any]:
+    raw = KEY.public_key().public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
+    return {"keys": [{"kty": "OKP", "crv": "Ed25519", "x": b64(raw), "kid": "k", "alg": "EdDSA"}]}
+
+
+def token(sub: str, *, city: str | None, roles: tuple[str, ...]) -> str:
+    now = int(utc_now().timestamp())
+    claims = {
+        "iss": ISSUER,
+        "sub": sub,
+        "aud": ["timebank"],
+        "iat": now,
+        "exp": now + 600,
+        "jti": str(new_id()),
+        "kind": "member",
+        "city": city,
+        "roles": list(roles),
+    }
+    return jwt.encode(claims, KEY, algorithm="EdDSA", headers={"kid": "k", "typ": "at+jwt"})
+
+
+@dataclass
+class Caller:
+    """Somebody with a token."""
+
+    http: httpx.AsyncClient
+    token: str
+
+    async def get(self, path: str, **params: Any) -> httpx.Response:
+        return await self.http.get(
+            f"/v1/{path}", params=params, headers={"Authorization": f"Bearer {self.token}"}
+        )
+
+    async def post(
+        self, path: str, body: Any = None, *, key: str | None = None, **options: Any
+    ) -> httpx.Response:
+        headers = {
+            "Authorization": f"Bearer {self.token}",
+            "Idempotency-Key": key or str(new_id()),
+        }
+        if body is not None:
+            options["json"] = body
+        return await self.http.post(f"/v1/{path}", headers=headers, **options)
+
+    async def pay(
+        self,
+        payer: UUID | str,
+        payee: UUID | str,
+        minutes: Any,
+        *,
+        key: str | None = None,
+        **more: Any,
+    ) -> httpx.Response:
+        body = {"from_account": str(payer), "to_account": str(payee), "minutes": minutes, **more}
+        return await self.post("transfers", body, key=key)
+
+
+@dataclass
+class Bank:
+    """A running time bank with two cities, and the accounts in them."""
+
+    app: FastAPI
+    http: httpx.AsyncClient
+    dsn: str
+    pool: db.Pool
+    members: dict[str, UUID] = field(default_factory=dict)
+    accounts: dict[str, UUID] = field(default_factory=dict)
+
+    def caller(self, name: str, city: str | None = "nantes", *roles: str) -> Caller:
+        sub = str(self.members.get(name, name))
+        return Caller(self.http, token(sub, city=city, roles=("member", *roles)))
+
+    async def join(self, name: str, city: str) -> UUID:
+        """A member joins: their account."""
+        member = MemberState(new_id(), city, "active", 1)
+        async with self.pool.acquire() as conn, conn.transaction():
+            await service.apply_city(conn, CityState(city, "active", 1), NOW, new_id)
+            await service.apply_member(conn, member, NOW, new_id)
+        self.members[name] = member.member_id
+        self.accounts[name] = await self.pool.fetchval(
+            "SELECT account_id FROM account WHERE owner_id = $1", member.member_id
+        )
+        for kind in ("commons", "solidarity_fund"):
+            self.accounts[f"{city} {kind}"] = await self.pool.fetchval(
+                "SELECT account_id FROM account WHERE city_id = $1 AND kind = $2", city, kind
+            )
+        return self.accounts[name]
+
+    async def balance(self, name: str) -> int:
+        minutes: int = await self.pool.fetchval(
+            "SELECT balance_minutes FROM account WHERE account_id = $1", self.accounts[name]
+        )
+        return minutes
+
+    async def transfers(self) -> int:
+        count: int = await self.pool.fetchval("SELECT count(*) FROM transfer")
+        return count
+
+
+@pytest.fixture
+async def dsn(make_database: Callable[[str, Path], Awaitable[str]]) -> str:
+    return await make_database("timebank", MIGRATIONS)
+
+
+@pytest.fixture
+async def owner(dsn: str) -> AsyncIterator[db.Connection]:
+    """A connection as the owner of the database, past the service's role."""
+    connection = await db.connect(dsn, name="test-owner")
+    yield connection
+    await connection.close()
+
+
+def settings_for(dsn: str, **more: Any) -> Settings:
+    return Settings(
+        database_url=dsn,
+        **{
+            "kafka_bootstrap": "127.0.0.1:1",
+            "token_issuer": ISSUER,
+            "jwks_url": f"{ISSUER}/jwks",
+            **more,
+        },
+    )
+
+
+@pytest.fixture
+async def bank(dsn: str) -> AsyncIterator[Bank]:
+    """Anna and Bruno live in Nantes, Chloé in Bourges."""
+    app = create_app(settings_for(dsn))
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(
+            transport=httpx.MockTransport(lambda _: httpx.Response(200, json=key_set()))
+        ) as identity,
+        httpx.AsyncClient(
+            transport=httpx.ASGITransport(app, raise_app_exceptions=False),
+            base_url="http://timebank.test",
+        ) as http,
+    ):
+        app.state.verifier = TokenVerifier(
+            issuer=ISSUER, audience="timebank", jwks_url=f"{ISSUER}/jwks", http=identity
+        )
+        running = Bank(app, http, dsn, app.state.pool)
+        for name, city in (("anna", "nantes"), ("bruno", "nantes"), ("chloe", "bourges")):
+            await running.join(name, city)
+        yield running
