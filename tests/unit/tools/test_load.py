@@ -1,5 +1,5 @@
 import json
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -24,13 +24,12 @@ def test_an_answer_without_a_length_is_refused() -> None:
 
 
 def test_each_request_is_whole_and_a_tap_of_its_own() -> None:
-    make = tap_requests(
-        [Presented("d1", "r.k", "0011", "in"), Presented("d2", "r.k", "0022", "out")]
-    )
+    doors = [uuid4(), uuid4()]
+    make = tap_requests([Presented(door, "r.k", "0011", "out") for door in doors])
     bodies = []
     for _ in range(3):
         head, _, body = make().partition(b"\r\n\r\n")
         assert f"Content-Length: {len(body)}".encode() in head
         bodies.append(json.loads(body))
-    assert [body["door_id"] for body in bodies] == ["d1", "d2", "d1"]
+    assert [body["door_id"] for body in bodies] == [str(doors[n]) for n in (0, 1, 0)]
     assert len({UUID(body["tap_id"]) for body in bodies}) == 3

@@ -33,6 +33,7 @@ from copass.demo_data import Card, DemoNetwork, Door, demo_network
 from copass.demo_state import (
     ADMIN,
     DemoState,
+    Home,
     NotSeeded,
     login_of,
     need_state,
@@ -386,9 +387,7 @@ async def run_demo(home: Path, lang: Lang, trials: int, console: Console) -> boo
 
 
 def demo(
-    home: Annotated[Path, typer.Option(envvar="COPASS_HOME", help="The state folder.")] = Path(
-        ".copass"
-    ),
+    home: Home,
     lang: Annotated[Lang, typer.Option(help="Language of the story.")] = Lang.fr,
     bench: Annotated[
         bool, typer.Option(envvar="BENCH", help="Measure block to deny over many trials.")

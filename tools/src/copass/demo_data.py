@@ -56,7 +56,7 @@ class Place:
     place_id: UUID
     city_id: str
     doors: tuple[Door, ...]
-    fields: dict[str, Any]  # as published: name, address, coordinates, opening_hours, …
+    fields: dict[str, Any]  # of the request to places: name, address, opening_hours, …
 
     @property
     def name(self) -> str:
@@ -150,7 +150,8 @@ def build_place(raw: dict[str, Any]) -> Place:
         )
         for door in raw["doors"]
     )
-    fields = {name: raw[name] for name in raw if name not in ("key", "doors", "city_id")}
+    ours = ("key", "doors", "city_id", "hours_invented")
+    fields = {name: raw[name] for name in raw if name not in ours}
     return Place(key, demo_id("place", key), raw["city_id"], doors, fields)
 
 

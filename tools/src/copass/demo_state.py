@@ -10,13 +10,22 @@ import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID
+
+import typer
 
 from copass.demo_api import PORTS, Login
 from copass.demo_data import ADMIN_EMAIL, PASSWORD, DemoNetwork, Member
+from copass.network import state_folder
 
 FILE_NAME = "demo.json"
+Home = Annotated[
+    Path,
+    typer.Option(
+        default_factory=state_folder, show_default=False, help="The state folder (COPASS_HOME)."
+    ),
+]
 ADMIN = Login(ADMIN_EMAIL, PASSWORD)
 
 

@@ -18,13 +18,17 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from copass.demo_api import Api, ApiError, Login, Unreachable, base_urls, new_tap, open_api
+from copass.demo_api import Api, ApiError, Unreachable, base_urls, new_tap, open_api
 from copass.demo_data import PASSWORD, Card, City, DemoNetwork, Door, Member, Place, demo_network
-from copass.demo_state import ADMIN, DemoState, load_state, save_state, steward_of
+from copass.demo_state import ADMIN, DemoState, Home, load_state, save_state
 
 CONCURRENCY = 16  # requests under way; more only makes queues on a small machine
+NEW_KEY_AFTER_S = 10.0
 OPENED_WITHIN_S = 30.0  # from the last request until every door knows what it must
-IN_PROGRESS_TRIES = 25  # 0.2 s apart: an earlier run was cut off with requests under way
+# What time heals: an earlier run was cut off with this request under way; the news of the city has
+# not yet come to places.
+LATER = frozenset({"request_in_progress", "unknown_city"})
+LATER_TRIES, LATER_PAUSE_S = 150, 0.2
 BLANK_CARD = "00000000"  # a card that nobody issued, with which an installer tests a door
 
 T = TypeVar("T")
@@ -48,12 +52,9 @@ class Seeder:
         async with asyncio.TaskGroup() as group:
             group.create_task(self.people())
             group.create_task(self.each("places", self.network.places, self.place))
-        doors = list(self.network.doors())
-        await self.each("doors", doors, self.door)
-        await self.each("opened", doors, self.opened)
+        await self.each("opened", self.network.doors(), self.opened)
 
     async def people(self) -> None:
-        # Those with a part to play first: a steward must exist before doors are made in the city.
         await self.each("members", self.network.members, self.member)
         await self.each("cards", self.network.cards, self.card)
 
@@ -78,21 +79,20 @@ class Seeder:
         body: Mapping[str, Any] | None,
         name: str,
         *,
-        login: Login = ADMIN,
         method: str = "POST",
     ) -> dict[str, Any] | None:
         """Sends one command. None when the thing is there already (409)."""
         key = f"demo:{self.network.fingerprint}:{name}"
-        for _ in range(IN_PROGRESS_TRIES):
+        for _ in range(LATER_TRIES):
             try:
-                return await self.api.command(service, method, path, body, login=login, key=key)
+                return await self.api.command(service, method, path, body, login=ADMIN, key=key)
             except ApiError as error:
-                if error.status != 409:
+                if error.code not in LATER:
+                    if error.status == 409:
+                        return None
                     raise
-                if error.code != "request_in_progress":
-                    return None
-            await asyncio.sleep(0.2)
-        raise Unreachable(f"{name}: its first request is still under way")
+            await asyncio.sleep(LATER_PAUSE_S)
+        raise Unreachable(f"{name}: not accepted after {LATER_TRIES} tries")
 
     async def city(self, city: City) -> None:
         body = {"city_id": city.city_id, "name": city.name, "timezone": city.timezone}
@@ -131,10 +131,11 @@ class Seeder:
     async def place(self, place: Place) -> None:
         body = {"place_id": str(place.place_id), "city_id": place.city_id, **place.fields}
         await self.make("places", "/v1/places", body, f"place:{place.key}")
+        for door in place.doors:
+            await self.door(place, door)
+            self.advance("doors", 1)
 
-    async def door(self, both: tuple[Place, Door]) -> None:
-        place, door = both
-        steward = steward_of(place.city_id)
+    async def door(self, place: Place, door: Door) -> None:
         body = {
             "door_id": str(door.door_id),
             "name": door.name,
@@ -144,48 +145,46 @@ class Seeder:
             "publics": ["network"] if door.kind == "public" else [],
         }
         path = f"/v1/places/{place.place_id}/doors"
-        await self.make("places", path, body, f"door:{door.door_id}", login=steward)
+        await self.make("places", path, body, f"door:{door.door_id}")
         await self.reader(place, door)
-        await self.make(
-            "places",
-            f"/v1/doors/{door.door_id}/readers",
-            {"reader_id": str(door.reader_id)},
-            f"link:{door.door_id}",
-            login=steward,
-        )
+        reader = {"reader_id": str(door.reader_id)}
+        path = f"/v1/doors/{door.door_id}/readers"
+        await self.make("places", path, reader, f"link:{door.door_id}")
 
     async def reader(self, place: Place, door: Door) -> None:
-        """The key is told once. When this run does not have it, the reader gets a new one."""
-        if door.door_id in self.keys:
-            return
         body = {"reader_id": str(door.reader_id), "city_id": place.city_id}
         made = await self.make("identity", "/v1/readers", body, f"reader:{door.reader_id}")
-        if made is None or "key" not in made:
-            path = f"/v1/readers/{door.reader_id}/rotate"
-            made = await self.api.command("identity", "POST", path, None, login=ADMIN)
-        self.keys[door.door_id] = bearer(door.reader_id, str(made["key"]))
+        if made is not None:
+            self.keys[door.door_id] = str(made["key"])
+        elif door.door_id not in self.keys:
+            await self.new_key(door)
+
+    async def new_key(self, door: Door) -> None:
+        path = f"/v1/readers/{door.reader_id}/rotate"
+        made = await self.api.command("identity", "POST", path, None, login=ADMIN)
+        self.keys[door.door_id] = str(made["key"])
 
     async def opened(self, both: tuple[Place, Door]) -> None:
         """As an installer does: a blank card at the new door, until the door says no to it."""
         _place, door = both
-        deadline = time.monotonic() + OPENED_WITHIN_S
+        started, renewed = time.monotonic(), False
         while True:
             try:
-                answer = await self.api.tap(
-                    new_tap(door.door_id, BLANK_CARD), self.keys[door.door_id]
-                )
+                tap = new_tap(door.door_id, BLANK_CARD)
+                answer = await self.api.tap(tap, self.keys[door.door_id])
             except ApiError as error:  # the events have not arrived yet
-                if time.monotonic() > deadline:
+                waited_s = time.monotonic() - started
+                if waited_s > OPENED_WITHIN_S:
                     raise Unreachable(f"door {door.door_id} is still unknown: {error}") from error
+                if error.status == 401 and waited_s > NEW_KEY_AFTER_S and not renewed:
+                    # Somebody gave the reader another key since the first one was told.
+                    await self.new_key(door)
+                    renewed = True
                 await asyncio.sleep(0.1)
             else:
                 if answer.reason != "unknown_credential":
                     raise Unreachable(f"door {door.door_id} answers {answer.reason}")
                 return
-
-
-def bearer(reader_id: UUID, key: str) -> str:
-    return key if "." in key else f"{reader_id}.{key}"
 
 
 def totals(network: DemoNetwork) -> dict[str, int]:
@@ -250,9 +249,7 @@ async def seed_network(
 
 
 def seed(
-    home: Annotated[Path, typer.Option(envvar="COPASS_HOME", help="The state folder.")] = Path(
-        ".copass"
-    ),
+    home: Home,
     port_base: Annotated[
         int, typer.Option(envvar="COPASS_PORT_BASE", help="The first port of the network.")
     ] = 8000,

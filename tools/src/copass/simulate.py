@@ -27,7 +27,7 @@ from rich.table import Table
 
 from copass.demo_api import Api, ApiError, Tap, Unreachable, open_api
 from copass.demo_data import Card, DemoNetwork, Door, Member, Place, demo_network
-from copass.demo_state import DemoState, NotSeeded, need_state, service_urls, steward_of
+from copass.demo_state import DemoState, Home, NotSeeded, need_state, service_urls, steward_of
 from copass.simulate_plan import Day, Entrance, PlannedLoss, PlannedTap, Visitor, plan_day
 from copass.statistics import percentiles
 
@@ -397,9 +397,7 @@ async def run_day(
 
 
 def simulate(
-    home: Annotated[Path, typer.Option(envvar="COPASS_HOME", help="The state folder.")] = Path(
-        ".copass"
-    ),
+    home: Home,
     members: Annotated[int, typer.Option(min=1, help="How many people play.")] = 300,
     doors: Annotated[int, typer.Option(min=1, help="At how many doors.")] = 80,
     taps_per_second: Annotated[float, typer.Option(min=0.1, max=2000)] = 30,

@@ -9,13 +9,16 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import count, cycle
 from typing import cast
 from urllib.parse import urlsplit
-from uuid import uuid4
+from uuid import UUID, uuid4
+
+from copass.demo_api import Direction
 
 STALLED_AFTER_S = 20.0
 TIME_RENEWED_EVERY = 256  # requests
@@ -76,9 +79,12 @@ class Client(asyncio.Protocol):
             load.needles += 1
         self.buffer = self.buffer[end:]
         if self.running:
-            self.send()
+            self.again()
         else:
             self.finish()
+
+    def again(self) -> None:
+        self.send()
 
     def finish(self) -> None:
         if self.transport is not None:
@@ -89,6 +95,35 @@ class Client(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         if not self.done.done():
             self.done.set_exception(error or ConnectionError("the server closed the connection"))
+
+
+class SteadyClient(Client):
+    """One connection that sends at a fixed rate, however fast the answers come.
+
+    A late answer delays the next request, which then leaves at once: the rate is caught up with.
+    """
+
+    def __init__(self, make_request: MakeRequest, load: Load, period_s: float) -> None:
+        super().__init__(make_request, load)
+        self.period_s = period_s
+        self.loop = asyncio.get_running_loop()
+        self.due = self.loop.time()
+        self.waiting: asyncio.TimerHandle | None = None
+
+    def again(self) -> None:
+        self.due += self.period_s
+        self.waiting = self.loop.call_at(max(self.due, self.loop.time()), self.send_due)
+
+    def send_due(self) -> None:
+        self.waiting = None
+        self.send()
+
+    def stop(self) -> None:
+        """Nothing is sent any more; a request under way may still be answered."""
+        self.running = False
+        if self.waiting is not None:
+            self.waiting.cancel()
+            self.finish()
 
 
 def answer_end(buffer: bytes) -> int:
@@ -127,17 +162,45 @@ async def closed_loop(
     return load
 
 
+@asynccontextmanager
+async def steady(
+    url: str, make_request: MakeRequest, *, clients: int, per_second: float
+) -> AsyncIterator[Load]:
+    """Keeps up a rate of requests while the block runs. Afterwards `load.seconds` is set."""
+    parts = urlsplit(url)
+    loop = asyncio.get_running_loop()
+    load = Load()
+    running: list[SteadyClient] = []
+    started = time.perf_counter()
+    try:
+        for _ in range(clients):
+            _transport, client = await loop.create_connection(
+                lambda: SteadyClient(make_request, load, clients / per_second),
+                parts.hostname or "",
+                parts.port or 80,
+            )
+            running.append(client)
+            await asyncio.sleep(1 / per_second)  # one after the other, not all at once
+        yield load
+    finally:
+        for client in running:
+            client.stop()
+        async with asyncio.timeout(STALLED_AFTER_S):
+            await asyncio.gather(*(client.done for client in running))
+        load.seconds = time.perf_counter() - started
+
+
 @dataclass(frozen=True, slots=True)
 class Presented:
     """A card at a door, with what its reader presents."""
 
-    door_id: str
+    door_id: UUID
     reader_key: str
     uid: str
-    direction: str
+    direction: Direction = "in"
 
 
-def tap_requests(cards: list[Presented], *, path: str = "/v1/taps") -> MakeRequest:
+def tap_requests(cards: Sequence[Presented], *, path: str = "/v1/taps") -> MakeRequest:
     """Requests for taps in turn, each with a tap id of its own and the time of now."""
     run = str(uuid4())[:24]
     parts = []

@@ -25,6 +25,7 @@ COUNTERS_PER_CITY = 3
 COWORKING_HOURS = "Mo-Fr 08:30-19:00"
 FABLAB_HOURS = "Tu-Fr 10:00-12:30,14:00-19:00; Sa 14:00-18:00"
 
+LICENCE = "Licence Ouverte / Open Licence 2.0 (Etalab)"
 PARIS = "Europe/Paris"
 # city id, name, time zone, INSEE codes of the commune (with its municipal districts)
 CITIES: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
@@ -79,7 +80,7 @@ def third_place(row: dict[str, str], city_id: str, timezone: str) -> dict[str, A
         "key": f"cget-{row['ID']}",
         "city_id": city_id,
         "name": row["NOM_TL"],
-        "function": "creation" if fablab else "work",
+        "profile": "creation_projects" if fablab else "work_enterprise",
         "address": row["ADRESSE"],
         "postcode": row["CP"],
         "commune": row["NOMCOM"],
@@ -91,6 +92,10 @@ def third_place(row: dict[str, str], city_id: str, timezone: str) -> dict[str, A
         "hours_invented": True,
         "capacity": 20 if fablab else 40,
         "anti_passback": "off",
+        "source": "cget-2019",
+        "external_id": row["ID"],
+        "licence": LICENCE,
+        "attribution": "CGET, mission Coworking, 2019. Horaires inventés pour la démonstration.",
         "doors": doors("public", "second") if fablab else doors("public"),
     }
 
@@ -100,7 +105,7 @@ def counter(row: dict[str, str], city_id: str, timezone: str) -> dict[str, Any]:
         "key": f"fs-{row['id_fs']}",
         "city_id": city_id,
         "name": row["lib_fs"],
-        "function": "mediation",
+        "profile": "mediation_access",
         "address": row["adresse"],
         "postcode": row["code_postal"],
         "commune": row["lib_com"],
@@ -112,6 +117,10 @@ def counter(row: dict[str, str], city_id: str, timezone: str) -> dict[str, Any]:
         "hours_invented": False,
         "capacity": None,
         "anti_passback": "off",
+        "source": "france-services-2022-12",
+        "external_id": row["id_fs"],
+        "licence": LICENCE,
+        "attribution": "Agence nationale de la cohésion des territoires, décembre 2022",
         "doors": doors("public"),
     }
 
@@ -119,14 +128,21 @@ def counter(row: dict[str, str], city_id: str, timezone: str) -> dict[str, Any]:
 def invented_places(real: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """A house for each city, and the corner cases. They stand where a real place of the city is."""
     near = {place["city_id"]: place for place in reversed(real)}
-    invented = {"address": "Adresse inventée", "hours_invented": True}
+    invented = {
+        "address": "Adresse inventée",
+        "hours_invented": True,
+        "source": "demo",
+        "external_id": None,
+        "licence": None,
+        "attribution": "Inventé pour la démonstration",
+    }
     houses = [
         near[city_id]
         | invented
         | {
             "key": f"house-{city_id}",
             "name": f"Démo · Maison commune de {name}",
-            "function": "coliving",
+            "profile": "coliving",
             "opening_hours": NIGHT_AND_DAY,
             "capacity": 200,
             "doors": doors("public", "private"),
@@ -139,7 +155,7 @@ def invented_places(real: list[dict[str, Any]]) -> list[dict[str, Any]]:
         | {
             "key": key,
             "name": name,
-            "function": "work",
+            "profile": "work_enterprise",
             "opening_hours": hours,
             "capacity": capacity,
             "anti_passback": anti_passback,
@@ -185,13 +201,13 @@ def build(folder: Path) -> dict[str, Any]:
                 "file": THIRD_PLACES,
                 "title": "Tiers-lieux en France (CGET, mission Coworking, 2019)",
                 "publisher": "Commissariat général à l'égalité des territoires",
-                "licence": "Licence Ouverte 2.0 (Etalab)",
+                "licence": LICENCE,
             },
             {
                 "file": COUNTERS,
                 "title": "Liste des structures France services (décembre 2022)",
                 "publisher": "Agence nationale de la cohésion des territoires",
-                "licence": "Licence Ouverte (Etalab)",
+                "licence": LICENCE,
             },
         ],
         "changes": "A selection. Hours marked hours_invented, and places whose key begins with "
