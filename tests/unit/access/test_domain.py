@@ -5,6 +5,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, get_args
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from access import domain
 from access.domain import (
     Card,
@@ -18,8 +21,6 @@ from access.domain import (
     normalise_uid,
 )
 from access.messages import MESSAGES
-from hypothesis import given
-from hypothesis import strategies as st
 
 NOW = datetime(2026, 11, 22, 10, 0, tzinfo=UTC)
 AT = int(NOW.timestamp())

@@ -5,11 +5,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from access.domain import credential_hash
 from access.tap_request import read_tap
 from common.problems import Problem
-from hypothesis import given
-from hypothesis import strategies as st
 
 NOW = datetime(2026, 11, 22, 10, 0, tzinfo=UTC)
 PEPPER = b"p" * 32

@@ -1,0 +1,195 @@
+"""From the stream to the history: every answered tap exactly once, whatever dies on the way."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+from access_world import STEWARD, STRANGER, Person, World, new, problem, running, until
+
+from access import retention
+from access.events import TAPS
+from access.tap_relay import TapRelay
+from common import kafka
+
+
+async def tap_many(world: World, count: int) -> set[str]:
+    """Taps of nobody in particular. Returns the decisions' ids."""
+    answers = await asyncio.gather(*(world.tap("04AABBCCDDEEFF") for _ in range(count)))
+    return {answer["decision_id"] for answer in answers}
+
+
+async def ids(world: World) -> list[str]:
+    return [str(row["decision_id"]) for row in await world.history()]
+
+
+async def settled(world: World, decisions: set[str]) -> None:
+    """Wait until the history has them and the stream is empty; then check: once each."""
+
+    async def is_empty() -> bool:
+        return await world.stream_length() == 0
+
+    await until(is_empty, 30)
+    found = await ids(world)
+    assert set(found) == decisions
+    assert len(found) == len(decisions)
+
+
+async def test_a_tap_reaches_the_history_and_leaves_the_stream(open_world: World) -> None:
+    anne = Person()
+    await open_world.publish(*anne.states())
+    async with running(open_world.relay().run, open_world.history_consumer().run):
+
+        async def is_in() -> bool:
+            return await open_world.reason(anne.uid) == "network_member"
+
+        await until(is_in)
+
+        async def is_empty() -> bool:
+            return await open_world.stream_length() == 0
+
+        await until(is_empty)
+    row = (await open_world.history())[-1]
+    assert (row["decision"], row["reason"]) == ("grant", "network_member")
+    assert row["member_id"] == UUID(anne.member_id)
+    assert row["card_id"] == UUID(anne.card_id)
+    assert row["place_id"] == UUID(open_world.place_id)
+    assert row["city_id"] == "nantes"
+    assert row["stream_id"].endswith("-0")
+
+
+async def test_taps_wait_in_the_stream_while_the_history_is_away(open_world: World) -> None:
+    async with running(open_world.relay().run):
+        decisions = await tap_many(open_world, 20)
+        await asyncio.sleep(1.5)
+        assert await open_world.stream_length() == 20
+    async with running(open_world.relay().run, open_world.history_consumer().run):
+        await settled(open_world, decisions)
+
+
+async def test_killed_between_send_and_confirm_the_history_has_each_tap_once(
+    open_world: World,
+) -> None:
+    decisions = await tap_many(open_world, 50)
+    for _ in range(3):  # each life sends all of them, and dies before it confirms any
+        sent = asyncio.Event()
+
+        class Dying(TapRelay):
+            async def send(self, producer, entries, sent=sent):  # type: ignore[no-untyped-def]
+                await super().send(producer, entries)
+                sent.set()
+
+            async def confirm(self, pipe):  # type: ignore[no-untyped-def]
+                await asyncio.sleep(60)
+
+        life = asyncio.create_task(Dying(open_world.settings, open_world.pool).run())
+        async with asyncio.timeout(20):
+            await sent.wait()
+        life.cancel()
+        await asyncio.gather(life, return_exceptions=True)
+    assert await open_world.stream_length() == 50
+    async with running(open_world.relay().run, open_world.history_consumer().run):
+        await settled(open_world, decisions)
+
+
+async def test_what_the_broker_lost_is_sent_again(open_world: World) -> None:
+    decisions = await tap_many(open_world, 10)
+    attempts = 0
+
+    class Losing(TapRelay):
+        async def send(self, producer, entries):  # type: ignore[no-untyped-def]
+            nonlocal attempts
+            attempts += 1
+            if attempts > 1:  # the first time the broker says yes, and forgets
+                await super().send(producer, entries)
+
+    relay = Losing(open_world.settings, open_world.pool)
+    relay.resend_after_s = 1.0
+    async with running(relay.run, open_world.history_consumer().run):
+        await settled(open_world, decisions)
+    assert attempts == 2
+
+
+async def test_the_same_message_twice_is_one_row(open_world: World) -> None:
+    decisions = await tap_many(open_world, 5)
+    relay = open_world.relay()
+    producer = kafka.make_producer(open_world.settings)
+    await kafka.ensure_topics(open_world.settings, [TAPS])
+    await producer.start()
+    from access.tap_relay import read_entries
+
+    entries = read_entries(await open_world.pipe.call("XRANGE", "taps", "-", "+"))
+    for _ in range(3):
+        await relay.send(producer, entries)
+    await kafka.stop(producer)
+    async with running(relay.run, open_world.history_consumer().run):
+        await settled(open_world, decisions)
+
+
+# --- reading it -----------------------------------------------------------------------------------
+
+
+async def record(world: World, decisions: set[str]) -> None:
+    async with running(world.relay().run, world.history_consumer().run):
+
+        async def has_all() -> bool:
+            return set(await ids(world)) >= decisions
+
+        await until(has_all, 30)
+
+
+async def test_stewards_page_through_their_citys_taps(open_world: World) -> None:
+    decisions = await tap_many(open_world, 7)
+    await record(open_world, decisions)
+    seen: list[str] = []
+    cursor: str | None = None
+    for _ in range(4):
+        params = {"place_id": open_world.place_id, "limit": "2"}
+        if cursor:
+            params["cursor"] = cursor
+        page = (await open_world.http.get("/v1/taps", params=params, headers=STEWARD)).json()
+        seen += [item["decision_id"] for item in page["items"]]
+        cursor = page["next"]
+    assert cursor is None
+    assert seen == sorted(decisions, reverse=True)
+    later = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+    empty = await open_world.http.get("/v1/taps", params={"since": later}, headers=STEWARD)
+    assert empty.json() == {"items": [], "next": None}
+    foreign = await open_world.http.get(
+        "/v1/taps", params={"place_id": open_world.place_id}, headers=STRANGER
+    )
+    assert foreign.json()["items"] == []
+
+
+async def test_members_see_their_own_taps_and_no_others(open_world: World) -> None:
+    anne = Person()
+    await open_world.publish(*anne.states())
+
+    async def is_in() -> bool:
+        return await open_world.reason(anne.uid) == "network_member"
+
+    await until(is_in)
+    others = await tap_many(open_world, 2)
+    await record(open_world, others)
+    me = {"authorization": f"Bearer {anne.member_id}:nantes:member"}
+    mine = await open_world.http.get("/v1/taps", params={"member_id": anne.member_id}, headers=me)
+    assert {item["member_id"] for item in mine.json()["items"]} == {anne.member_id}
+    for params in ({}, {"member_id": new()}, {"place_id": open_world.place_id}):
+        refused = await open_world.http.get("/v1/taps", params=params, headers=me)
+        assert problem(refused)[:2] == (403, "forbidden")
+    assert (await open_world.http.get("/v1/taps")).status_code == 401
+
+
+# --- forgetting -----------------------------------------------------------------------------------
+
+
+async def test_after_thirty_days_only_counts_are_left(open_world: World) -> None:
+    decisions = await tap_many(open_world, 5)
+    await record(open_world, decisions)
+    now = datetime.now(UTC)
+    assert await retention.anonymise(open_world.pool, now + timedelta(days=29)) == 0
+    assert await retention.anonymise(open_world.pool, now + timedelta(days=31)) == 5
+    assert await open_world.history() == []
+    rows = await open_world.pool.fetch("SELECT * FROM tap_daily_count")
+    assert sum(row["taps"] for row in rows) == 5
+    assert {row["reason"] for row in rows} == {"unknown_credential"}
+    assert await retention.anonymise(open_world.pool, now + timedelta(days=31)) == 0
