@@ -1,0 +1,175 @@
+"""What the database itself holds, whoever asks."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import pytest
+
+from common import db
+from common.ids import new_id
+from timebank.settings import as_app_role
+
+CHANGES = [
+    "UPDATE posting SET minutes = minutes + 1",
+    "UPDATE posting SET minutes = minutes WHERE false",
+    "DELETE FROM posting",
+    "TRUNCATE posting CASCADE",
+    "UPDATE transfer SET kind = 'transfer'",
+    "DELETE FROM transfer",
+    "TRUNCATE transfer CASCADE",
+]
+
+
+@pytest.fixture
+async def app_role(bank: Any) -> AsyncIterator[db.Connection]:
+    """A connection as the service has it."""
+    connection = await db.connect(as_app_role(bank.dsn), name="test-app")
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+async def posted(bank: Any) -> UUID:
+    """A transfer of 90 minutes from Anna to Bruno."""
+    answer = await bank.caller("anna").pay(bank.accounts["anna"], bank.accounts["bruno"], 90)
+    return UUID(answer.json()["transfer_id"])
+
+
+async def test_the_service_works_as_a_role_that_owns_nothing(bank: Any) -> None:
+    async with bank.pool.acquire() as conn:
+        assert await conn.fetchval("SELECT current_user") == "timebank_app"
+    # The pool's reset between two users must not give the login's own rights back.
+    async with bank.pool.acquire() as conn:
+        assert await conn.fetchval("SELECT current_user") == "timebank_app"
+        assert not await conn.fetchval("SELECT rolsuper FROM pg_roles WHERE rolname = current_user")
+
+
+@pytest.mark.parametrize("change", CHANGES)
+async def test_the_services_role_may_not_change_what_is_posted(
+    app_role: db.Connection, posted: UUID, change: str
+) -> None:
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await app_role.execute(change)
+
+
+@pytest.mark.parametrize("change", CHANGES)
+async def test_the_owner_is_stopped_by_a_trigger(
+    owner: db.Connection, posted: UUID, change: str
+) -> None:
+    with pytest.raises(asyncpg.RestrictViolationError, match="the ledger only grows"):
+        await owner.execute(change)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE account SET balance_minutes = balance_minutes + 1 WHERE kind = 'commons'",
+        "UPDATE account SET version = version + 1 WHERE kind = 'commons'",
+    ],
+)
+async def test_a_balance_without_its_posting_does_not_commit(
+    app_role: db.Connection, posted: UUID, change: str
+) -> None:
+    with pytest.raises(asyncpg.CheckViolationError):
+        await app_role.execute(change)
+
+
+async def insert_transfer(conn: db.Connection, transfer_id: UUID, city: str = "nantes") -> None:
+    await conn.execute(
+        "INSERT INTO transfer VALUES ($1, $2, 'transfer', NULL, 'test', now())", transfer_id, city
+    )
+
+
+async def insert_posting(
+    conn: db.Connection,
+    transfer_id: UUID,
+    account_id: UUID,
+    minutes: int,
+    *,
+    version: int = 1,
+    balance: int | None = None,
+    city: str = "nantes",
+) -> None:
+    """Insert a posting and move the account with it, as a careless program would."""
+    balance = minutes if balance is None else balance
+    await conn.execute(
+        "INSERT INTO posting VALUES ($1, $2, $3, $4, $5, $6, now())",
+        account_id,
+        version,
+        transfer_id,
+        city,
+        minutes,
+        balance,
+    )
+    await conn.execute(
+        "UPDATE account SET balance_minutes = $2, version = $3 WHERE account_id = $1",
+        account_id,
+        balance,
+        version,
+    )
+
+
+async def test_what_does_not_sum_to_zero_does_not_commit(
+    bank: Any, app_role: db.Connection
+) -> None:
+    transfer_id = new_id()
+    transaction = app_role.transaction()
+    await transaction.start()
+    await insert_transfer(app_role, transfer_id)
+    await insert_posting(app_role, transfer_id, bank.accounts["anna"], -5)
+    await insert_posting(app_role, transfer_id, bank.accounts["bruno"], 4)
+    with pytest.raises(asyncpg.CheckViolationError, match="do not sum to zero"):
+        await transaction.commit()
+    assert await bank.transfers() == 0
+
+
+async def test_a_transfer_without_postings_does_not_commit(
+    bank: Any, app_role: db.Connection
+) -> None:
+    with pytest.raises(asyncpg.CheckViolationError, match="do not sum to zero"):
+        await insert_transfer(app_role, new_id())
+
+
+async def test_nothing_is_added_to_a_transfer_of_before(
+    bank: Any, app_role: db.Connection, posted: UUID
+) -> None:
+    commons = bank.accounts["nantes commons"]
+    with pytest.raises(asyncpg.CheckViolationError, match="do not sum to zero"):
+        async with app_role.transaction():
+            await insert_posting(app_role, posted, commons, 5)
+
+
+async def test_a_posting_continues_the_one_before(bank: Any, app_role: db.Connection) -> None:
+    transfer_id = new_id()
+    with pytest.raises(asyncpg.CheckViolationError, match="does not continue"):
+        async with app_role.transaction():
+            await insert_transfer(app_role, transfer_id)
+            await insert_posting(app_role, transfer_id, bank.accounts["anna"], -5, version=2)
+            await insert_posting(app_role, transfer_id, bank.accounts["bruno"], 5)
+    with pytest.raises(asyncpg.CheckViolationError, match="does not continue"):
+        async with app_role.transaction():
+            await insert_transfer(app_role, transfer_id)
+            await insert_posting(app_role, transfer_id, bank.accounts["anna"], -5, balance=-4)
+            await insert_posting(app_role, transfer_id, bank.accounts["bruno"], 5)
+
+
+async def test_the_floor_is_held_by_the_database(bank: Any, app_role: db.Connection) -> None:
+    transfer_id = new_id()
+    with pytest.raises(asyncpg.CheckViolationError, match="account_floor"):
+        async with app_role.transaction():
+            await insert_transfer(app_role, transfer_id)
+            await insert_posting(app_role, transfer_id, bank.accounts["anna"], -601)
+
+
+async def test_no_posting_leaves_its_city(bank: Any, app_role: db.Connection) -> None:
+    transfer_id = new_id()
+    with pytest.raises(asyncpg.ForeignKeyViolationError):
+        async with app_role.transaction():
+            await insert_transfer(app_role, transfer_id)
+            await insert_posting(app_role, transfer_id, bank.accounts["chloe"], 5)
+    with pytest.raises(asyncpg.ForeignKeyViolationError):
+        async with app_role.transaction():
+            await insert_transfer(app_role, transfer_id)
+            await insert_posting(app_role, transfer_id, bank.accounts["chloe"], 5, city="bourges")
