@@ -4,8 +4,7 @@ import zoneinfo
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Query
-from fastapi.responses import JSONResponse
+from fastapi import APIRouter, Query, Response
 from pydantic import AfterValidator, Field, SecretStr, StringConstraints
 
 from common.fields import Body, ShortText, Slug
@@ -51,7 +50,7 @@ class CreateCity(Body):
 
 
 @router.post("/cities", status_code=201, response_model=CityAnswer, tags=["cities"])
-async def create_city(body: CreateCity, command: CurrentCommand) -> JSONResponse:
+async def create_city(body: CreateCity, command: CurrentCommand) -> Response:
     """Admit a city to the federation."""
     return await command.run(
         body.model_dump(mode="json"),
@@ -117,7 +116,7 @@ def read_password(field: str, password: SecretStr) -> str:
 
 
 @router.post("/members", status_code=201, response_model=MemberAnswer, tags=["members"])
-async def create_member(body: CreateMember, command: CurrentCommand) -> JSONResponse:
+async def create_member(body: CreateMember, command: CurrentCommand) -> Response:
     """Admit a member to a city. With e-mail and password they can log in."""
     context = command.context
     if not command.actor.manages(body.city_id, "steward"):
@@ -186,7 +185,7 @@ class ChangePassword(Body):
 
 
 @router.put("/me/password", response_model=MemberAnswer, tags=["members"])
-async def change_password(body: ChangePassword, command: CurrentCommand) -> JSONResponse:
+async def change_password(body: ChangePassword, command: CurrentCommand) -> Response:
     """Change the own password. It ends every login, this one's refresh token included."""
     context, actor = command.context, command.actor
     new = read_password("body.new_password", body.new_password)
@@ -225,7 +224,7 @@ async def change_password(body: ChangePassword, command: CurrentCommand) -> JSON
 
 
 @router.post("/members/{member_id}/suspend", response_model=MemberAnswer, tags=["members"])
-async def suspend_member(member_id: UUID, command: CurrentCommand) -> JSONResponse:
+async def suspend_member(member_id: UUID, command: CurrentCommand) -> Response:
     """Doors stay shut and every login ends, until the member is reinstated."""
     return await command.run(
         {},
@@ -237,7 +236,7 @@ async def suspend_member(member_id: UUID, command: CurrentCommand) -> JSONRespon
 
 
 @router.post("/members/{member_id}/reinstate", response_model=MemberAnswer, tags=["members"])
-async def reinstate_member(member_id: UUID, command: CurrentCommand) -> JSONResponse:
+async def reinstate_member(member_id: UUID, command: CurrentCommand) -> Response:
     return await command.run(
         {},
         lambda conn: service.change_status(
@@ -256,7 +255,7 @@ class SetRoles(Body):
 
 
 @router.put("/members/{member_id}/roles", response_model=MemberAnswer, tags=["members"])
-async def set_roles(member_id: UUID, body: SetRoles, command: CurrentCommand) -> JSONResponse:
+async def set_roles(member_id: UUID, body: SetRoles, command: CurrentCommand) -> Response:
     """Give a member exactly these roles and places."""
     if not command.actor.is_federation_admin:
         await service.await_places(command.context.pool, list(body.places))
@@ -290,7 +289,7 @@ class CreateOrganisation(Body):
 @router.post(
     "/organisations", status_code=201, response_model=OrganisationAnswer, tags=["organisations"]
 )
-async def create_organisation(body: CreateOrganisation, command: CurrentCommand) -> JSONResponse:
+async def create_organisation(body: CreateOrganisation, command: CurrentCommand) -> Response:
     organisation_id = body.organisation_id or new_id()
     return await command.run(
         body.model_dump(mode="json"),
@@ -344,7 +343,7 @@ class IssueCard(Body):
 
 
 @router.post("/cards", status_code=201, response_model=CardAnswer, tags=["cards"])
-async def issue_card(body: IssueCard, command: CurrentCommand) -> JSONResponse:
+async def issue_card(body: IssueCard, command: CurrentCommand) -> Response:
     """Give a member a card. Of its UID only a keyed hash and the last 2 bytes are kept."""
     context = command.context
     uid = service.read_uid(body.uid.get_secret_value())
@@ -390,7 +389,7 @@ class BlockCard(Body):
 
 
 @router.post("/cards/{card_id}/block", response_model=CardAnswer, tags=["cards"])
-async def block_card(card_id: UUID, body: BlockCard, command: CurrentCommand) -> JSONResponse:
+async def block_card(card_id: UUID, body: BlockCard, command: CurrentCommand) -> Response:
     return await command.run(
         body.model_dump(mode="json"),
         lambda conn: service.block_card(
@@ -401,7 +400,7 @@ async def block_card(card_id: UUID, body: BlockCard, command: CurrentCommand) ->
 
 
 @router.post("/cards/{card_id}/unblock", response_model=CardAnswer, tags=["cards"])
-async def unblock_card(card_id: UUID, command: CurrentCommand) -> JSONResponse:
+async def unblock_card(card_id: UUID, command: CurrentCommand) -> Response:
     return await command.run(
         {},
         lambda conn: service.unblock_card(
@@ -418,7 +417,7 @@ class ReplaceCard(Body):
 
 
 @router.post("/cards/{card_id}/replace", status_code=201, response_model=CardAnswer, tags=["cards"])
-async def replace_card(card_id: UUID, body: ReplaceCard, command: CurrentCommand) -> JSONResponse:
+async def replace_card(card_id: UUID, body: ReplaceCard, command: CurrentCommand) -> Response:
     """Give the holder a new card; the old one is over. Answers with the new one."""
     context = command.context
     uid = service.read_uid(body.uid.get_secret_value())
@@ -452,7 +451,7 @@ class CreateReader(Body):
 
 
 @router.post("/readers", status_code=201, response_model=ReaderWithKey, tags=["readers"])
-async def create_reader(body: CreateReader, command: CurrentCommand) -> JSONResponse:
+async def create_reader(body: CreateReader, command: CurrentCommand) -> Response:
     """Enrol a door's reader. Only this answer shows its key."""
     reader_id = body.reader_id or new_id()
     return await command.run(
@@ -493,7 +492,7 @@ async def list_readers(
 
 
 @router.post("/readers/{reader_id}/rotate", response_model=ReaderWithKey, tags=["readers"])
-async def rotate_reader(reader_id: UUID, command: CurrentCommand) -> JSONResponse:
+async def rotate_reader(reader_id: UUID, command: CurrentCommand) -> Response:
     """A new key; the old one opens nothing from now on."""
     return await command.run(
         {},
@@ -506,7 +505,7 @@ async def rotate_reader(reader_id: UUID, command: CurrentCommand) -> JSONRespons
 
 
 @router.post("/readers/{reader_id}/revoke", response_model=ReaderAnswer, tags=["readers"])
-async def revoke_reader(reader_id: UUID, command: CurrentCommand) -> JSONResponse:
+async def revoke_reader(reader_id: UUID, command: CurrentCommand) -> Response:
     return await command.run(
         {},
         lambda conn: service.revoke_reader(
@@ -531,7 +530,7 @@ class CreateClient(Body):
 
 
 @router.post("/clients", status_code=201, response_model=ClientWithSecret, tags=["clients"])
-async def create_client(body: CreateClient, command: CurrentCommand) -> JSONResponse:
+async def create_client(body: CreateClient, command: CurrentCommand) -> Response:
     """Register a service. Only this answer shows its secret."""
     client_id = body.client_id or new_id()
     audiences = tuple(name for name in domain.AUDIENCES if name in body.audiences)
@@ -573,7 +572,7 @@ async def list_clients(
 
 
 @router.post("/clients/{client_id}/rotate", response_model=ClientWithSecret, tags=["clients"])
-async def rotate_client(client_id: UUID, command: CurrentCommand) -> JSONResponse:
+async def rotate_client(client_id: UUID, command: CurrentCommand) -> Response:
     return await command.run(
         {},
         lambda conn: service.change_client(
@@ -585,7 +584,7 @@ async def rotate_client(client_id: UUID, command: CurrentCommand) -> JSONRespons
 
 
 @router.post("/clients/{client_id}/revoke", response_model=ClientAnswer, tags=["clients"])
-async def revoke_client(client_id: UUID, command: CurrentCommand) -> JSONResponse:
+async def revoke_client(client_id: UUID, command: CurrentCommand) -> Response:
     return await command.run(
         {},
         lambda conn: service.change_client(

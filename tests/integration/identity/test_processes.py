@@ -1,0 +1,267 @@
+"""The real processes: commands of the terminal, uvicorn, the worker and a broker."""
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import jwt
+import pytest
+from identity_network import ADMIN_LOGIN, PASSWORD, Caller
+
+from common import db, kafka
+from common.clock import utc_now
+from common.events import Event, from_message, to_message
+from common.ids import new_id
+from copass.servers import unused_port
+from identity import store
+from identity.app import MIGRATIONS
+from identity.settings import IdentitySettings
+
+Environment = dict[str, str]
+
+
+@pytest.fixture
+async def environment(
+    make_database: Callable[[str, Path], Awaitable[str]],
+    kafka_bootstrap: str,
+    kafka_idempotent: bool,
+    kafka_fetch_wait_ms: int,
+    topic_prefix: str,
+) -> Environment:
+    port = unused_port()
+    return {
+        "IDENTITY_PORT": str(port),
+        "IDENTITY_WORKER_PORT": str(unused_port()),
+        "IDENTITY_DATABASE_URL": await make_database("identity", MIGRATIONS),
+        "IDENTITY_KAFKA_BOOTSTRAP": kafka_bootstrap,
+        "IDENTITY_KAFKA_IDEMPOTENT": str(kafka_idempotent),
+        "IDENTITY_KAFKA_FETCH_WAIT_MS": str(kafka_fetch_wait_ms),
+        "IDENTITY_KAFKA_TOPIC_PREFIX": topic_prefix,
+        "IDENTITY_TOKEN_ISSUER": f"http://127.0.0.1:{port}",
+        "IDENTITY_JWKS_URL": f"http://127.0.0.1:{port}/.well-known/jwks.json",
+        "IDENTITY_CARD_PEPPER": "pepper " * 8,
+        "IDENTITY_KEY_SECRET": "key secret " * 4,
+    }
+
+
+def settings_of(environment: Environment, monkeypatch: pytest.MonkeyPatch) -> IdentitySettings:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    return IdentitySettings()
+
+
+async def start(environment: Environment, *arguments: str) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "identity",
+        *arguments,
+        env={**os.environ, **environment},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+
+
+async def run(environment: Environment, *arguments: str) -> tuple[int, str]:
+    process = await start(environment, *arguments)
+    output, _ = await asyncio.wait_for(process.communicate(), 30)
+    return process.returncode or 0, output.decode()
+
+
+@asynccontextmanager
+async def serving(environment: Environment, command: str, port: str) -> AsyncIterator[str]:
+    """A process that is ready, stopped again by SIGTERM, which it obeys with exit code 0."""
+    process = await start(environment, command)
+    base = f"http://127.0.0.1:{environment[port]}"
+    try:
+        async with httpx.AsyncClient() as http:
+            for _ in range(300):
+                assert process.returncode is None, "the process ended"
+                try:
+                    if (await http.get(f"{base}/readyz")).status_code == 200:
+                        break
+                except httpx.TransportError:
+                    pass
+                await asyncio.sleep(0.1)
+            else:
+                pytest.fail(f"{command} did not become ready")
+        yield base
+        process.terminate()
+        await asyncio.wait_for(process.communicate(), 20)
+        assert process.returncode in (0, -15)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.communicate()
+
+
+async def test_bootstrap_makes_one_admin_however_often_it_runs(environment: Environment) -> None:
+    secret = {**environment, "IDENTITY_BOOTSTRAP_PASSWORD": PASSWORD}
+    code, first = await run(secret, "bootstrap", "--email", ADMIN_LOGIN)
+    assert (code, first.split()[1:]) == (0, ["was", "made"])
+    code, again = await run(secret, "bootstrap", "--email", ADMIN_LOGIN.upper())
+    assert (code, again.split()[0]) == (0, first.split()[0])
+    assert "was there already" in again
+    code, output = await run({**environment}, "bootstrap", "--email", ADMIN_LOGIN)
+    assert code != 0
+    assert "password" in output.lower()
+    code, output = await run(secret, "bootstrap", "--email", "аdmin@federation.invalid")
+    assert code == 1
+    assert PASSWORD not in output
+
+
+async def test_rotate_keys_says_which_key_signs_when(environment: Environment) -> None:
+    async def rotated(*options: str) -> str:
+        code, output = await run(environment, "rotate-keys", *options)
+        assert code == 0
+        assert "signs from" in output
+        return output.splitlines()[-1]
+
+    first, waiting, again = [await rotated() for _ in range(3)]
+    assert first.split()[0] != waiting.split()[0]
+    assert again == waiting
+    assert (await rotated("--compromised")).split()[0] not in first + waiting
+
+
+async def test_a_block_travels_from_the_api_through_the_worker_to_kafka(
+    environment: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings_of(environment, monkeypatch)
+    await run(
+        {**environment, "IDENTITY_BOOTSTRAP_PASSWORD": PASSWORD},
+        "bootstrap",
+        "--email",
+        ADMIN_LOGIN,
+    )
+    async with (
+        serving(environment, "api", "IDENTITY_PORT") as base,
+        serving(environment, "worker", "IDENTITY_WORKER_PORT"),
+        httpx.AsyncClient(base_url=base) as http,
+    ):
+        form = {"grant_type": "password", "username": ADMIN_LOGIN, "password": PASSWORD}
+        token = (await http.post("/v1/oauth/token", data=form)).json()["access_token"]
+        jwks = jwt.PyJWKSet.from_dict((await http.get("/.well-known/jwks.json")).json())
+        assert jwt.decode(
+            token, jwks.keys[0], algorithms=["EdDSA"], audience="access", issuer=base
+        )["roles"] == ["federation_admin", "member"]
+        admin = Caller(http, token)
+        await admin.made(
+            "/v1/cities", {"city_id": "nantes", "name": "Nantes", "timezone": "Europe/Paris"}
+        )
+        member = await admin.made("/v1/members", {"city_id": "nantes", "display_name": "Invented"})
+        card = await admin.made(
+            "/v1/cards", {"member_id": member["member_id"], "type": "uid", "uid": "04A3B2C1"}
+        )
+        await admin.post(f"/v1/cards/{card['card_id']}/block", {"reason": "lost"})
+        states = await read_until(
+            settings, "identity.cards.v1", lambda data: data["status"] == "blocked"
+        )
+        assert [(state["card_id"], state["version"]) for state in states] == [
+            (card["card_id"], 1),
+            (card["card_id"], 2),
+        ]
+        await tell_of_a_place(settings, member["member_id"], http, admin)
+
+
+async def tell_of_a_place(
+    settings: IdentitySettings, member_id: str, http: httpx.AsyncClient, admin: Caller
+) -> None:
+    """The worker hears of a place, and then a steward may give it."""
+    place_id = uuid4()
+    steward = await admin.made(
+        "/v1/members",
+        {
+            "city_id": "nantes",
+            "display_name": "Steward",
+            "email": "steward@nantes.invalid",
+            "password": PASSWORD,
+        },
+    )
+    await admin.put(
+        f"/v1/members/{steward['member_id']}/roles", {"roles": ["steward"], "places": {}}
+    )
+    form = {"grant_type": "password", "username": steward["email"], "password": PASSWORD}
+    caller = Caller(http, (await http.post("/v1/oauth/token", data=form)).json()["access_token"])
+    event = Event(
+        id=new_id(),
+        type="places.place.changed.v1",
+        source="/places",
+        subject=str(place_id),
+        time=utc_now(),
+        data={"place_id": str(place_id), "version": 1, "city_id": "nantes", "name": "Invented"},
+    )
+    key, value, headers = to_message(event)
+    producer = kafka.make_producer(settings)
+    await producer.start()
+    try:
+        topic = settings.prefixed("places.places.v1")
+        await producer.send_and_wait(topic, value=value, key=key, headers=headers)
+    finally:
+        await kafka.stop(producer)
+    path = f"/v1/members/{member_id}/roles"
+    body = {"roles": [], "places": {str(place_id): "staff"}}
+    for _ in range(10):
+        answer = await caller.put(path, body)
+        if answer.status_code == 200:
+            break
+    assert answer.json()["places"] == body["places"]
+
+
+async def read_until(
+    settings: IdentitySettings, topic: str, done: Callable[[dict[str, Any]], bool]
+) -> list[dict[str, Any]]:
+    """The data of a topic's events from its beginning, up to the one that is awaited."""
+    consumer = kafka.make_consumer(settings, topic, group=f"test-{uuid4().hex[:8]}")
+    seen: list[dict[str, Any]] = []
+    await consumer.start()
+    try:
+        async with asyncio.timeout(30):
+            while not (seen and done(seen[-1])):
+                record = await consumer.getone()
+                seen.append(from_message(record.value, record.headers).data)
+    finally:
+        await kafka.stop(consumer)
+    return seen
+
+
+async def test_a_wrong_key_secret_is_not_ready(
+    environment: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Better no answer than tokens that nobody can verify."""
+    await run(environment, "rotate-keys")
+    wrong = {**environment, "IDENTITY_KEY_SECRET": "another secret " * 4}
+    process = await start(wrong, "api")
+    try:
+        async with httpx.AsyncClient() as http:
+            status = 0
+            for _ in range(200):
+                try:
+                    url = f"http://127.0.0.1:{environment['IDENTITY_PORT']}/readyz"
+                    status = (await http.get(url)).status_code
+                    break
+                except httpx.TransportError:
+                    await asyncio.sleep(0.1)
+        assert status == 503
+    finally:
+        process.terminate()
+        await process.communicate()
+
+
+async def test_expired_rows_are_forgotten(environment: Environment) -> None:
+    connection = await db.connect(environment["IDENTITY_DATABASE_URL"], name="test")
+    try:
+        old = datetime(2020, 1, 1, tzinfo=UTC)
+        await connection.execute(
+            "INSERT INTO login_failures (key, failures, expires_at) VALUES ('k', 1, $1)", old
+        )
+        await store.delete_expired(connection, datetime.now(UTC), rows_max=10)
+        assert await connection.fetchval("SELECT count(*) FROM login_failures") == 0
+    finally:
+        await connection.close()
