@@ -1,0 +1,1 @@
+"""What is true of places, without a database, a clock or a network."""
