@@ -11,7 +11,7 @@ def healthy(url: str) -> bool:
     """Whether `url` answers 200; redirects and errors count as no."""
     try:
         with urllib.request.urlopen(url, timeout=TIMEOUT_S) as answer:  # noqa: S310 - our own argument
-            return answer.status == 200
+            return bool(answer.status == 200)
     except (urllib.error.URLError, OSError):
         return False
 
