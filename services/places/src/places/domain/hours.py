@@ -221,7 +221,7 @@ def rewrite_comment(rule: str, comments: Sequence[str]) -> str:
         return rule
     if TIME_OR_STATE.search(before) and not needs_appointment(comments[int(match[1])]):
         return rule
-    before = re.sub(r"\bopen\s*$", "", before.rstrip(), flags=re.IGNORECASE)
+    before = re.sub(r"\bopen\s*$", "", before.rstrip(), flags=re.IGNORECASE).rstrip()
     return f"{before} unknown {rule[match.start() :]}"
 
 
