@@ -76,9 +76,9 @@ async def test_a_balance_without_its_posting_does_not_commit(
         await app_role.execute(change)
 
 
-async def insert_transfer(conn: db.Connection, transfer_id: UUID, city: str = "nantes") -> None:
+async def insert_transfer(conn: db.Connection, transfer_id: UUID) -> None:
     await conn.execute(
-        "INSERT INTO transfer VALUES ($1, $2, 'transfer', NULL, 'test', now())", transfer_id, city
+        "INSERT INTO transfer VALUES ($1, 'nantes', 'transfer', NULL, 'test', now())", transfer_id
     )
 
 
@@ -111,15 +111,28 @@ async def insert_posting(
     )
 
 
+async def post(
+    conn: db.Connection, *postings: dict[str, Any], added_to: UUID | None = None
+) -> None:
+    """A transfer as a careless program would write it, in one transaction."""
+    transfer_id = added_to or new_id()
+    async with conn.transaction():
+        if added_to is None:
+            await insert_transfer(conn, transfer_id)
+        for posting in postings:
+            await insert_posting(conn, transfer_id, **posting)
+
+
 async def test_what_does_not_sum_to_zero_does_not_commit(
     bank: Any, app_role: db.Connection
 ) -> None:
-    transfer_id = new_id()
     transaction = app_role.transaction()
     await transaction.start()
+    transfer_id = new_id()
     await insert_transfer(app_role, transfer_id)
     await insert_posting(app_role, transfer_id, bank.accounts["anna"], -5)
     await insert_posting(app_role, transfer_id, bank.accounts["bruno"], 4)
+    # Deferred: only the end of the transaction can tell.
     with pytest.raises(asyncpg.CheckViolationError, match="do not sum to zero"):
         await transaction.commit()
     assert await bank.transfers() == 0
@@ -129,47 +142,37 @@ async def test_a_transfer_without_postings_does_not_commit(
     bank: Any, app_role: db.Connection
 ) -> None:
     with pytest.raises(asyncpg.CheckViolationError, match="do not sum to zero"):
-        await insert_transfer(app_role, new_id())
+        await post(app_role)
 
 
 async def test_nothing_is_added_to_a_transfer_of_before(
     bank: Any, app_role: db.Connection, posted: UUID
 ) -> None:
-    commons = bank.accounts["nantes commons"]
+    received = {"account_id": bank.accounts["nantes commons"], "minutes": 5}
     with pytest.raises(asyncpg.CheckViolationError, match="do not sum to zero"):
-        async with app_role.transaction():
-            await insert_posting(app_role, posted, commons, 5)
+        await post(app_role, received, added_to=posted)
 
 
-async def test_a_posting_continues_the_one_before(bank: Any, app_role: db.Connection) -> None:
-    transfer_id = new_id()
+@pytest.mark.parametrize("wrong", [{"version": 2}, {"balance": -4}])
+async def test_a_posting_continues_the_one_before(
+    bank: Any, app_role: db.Connection, wrong: dict[str, int]
+) -> None:
+    given = {"account_id": bank.accounts["anna"], "minutes": -5, **wrong}
+    received = {"account_id": bank.accounts["bruno"], "minutes": 5}
     with pytest.raises(asyncpg.CheckViolationError, match="does not continue"):
-        async with app_role.transaction():
-            await insert_transfer(app_role, transfer_id)
-            await insert_posting(app_role, transfer_id, bank.accounts["anna"], -5, version=2)
-            await insert_posting(app_role, transfer_id, bank.accounts["bruno"], 5)
-    with pytest.raises(asyncpg.CheckViolationError, match="does not continue"):
-        async with app_role.transaction():
-            await insert_transfer(app_role, transfer_id)
-            await insert_posting(app_role, transfer_id, bank.accounts["anna"], -5, balance=-4)
-            await insert_posting(app_role, transfer_id, bank.accounts["bruno"], 5)
+        await post(app_role, given, received)
 
 
 async def test_the_floor_is_held_by_the_database(bank: Any, app_role: db.Connection) -> None:
-    transfer_id = new_id()
+    given = {"account_id": bank.accounts["anna"], "minutes": -601}
+    received = {"account_id": bank.accounts["bruno"], "minutes": 601}
     with pytest.raises(asyncpg.CheckViolationError, match="account_floor"):
-        async with app_role.transaction():
-            await insert_transfer(app_role, transfer_id)
-            await insert_posting(app_role, transfer_id, bank.accounts["anna"], -601)
+        await post(app_role, received, given)
 
 
-async def test_no_posting_leaves_its_city(bank: Any, app_role: db.Connection) -> None:
-    transfer_id = new_id()
+@pytest.mark.parametrize("city", ["nantes", "bourges"])
+async def test_no_posting_leaves_its_city(bank: Any, app_role: db.Connection, city: str) -> None:
+    given = {"account_id": bank.accounts["anna"], "minutes": -5}
+    received = {"account_id": bank.accounts["chloe"], "minutes": 5, "city": city}
     with pytest.raises(asyncpg.ForeignKeyViolationError):
-        async with app_role.transaction():
-            await insert_transfer(app_role, transfer_id)
-            await insert_posting(app_role, transfer_id, bank.accounts["chloe"], 5)
-    with pytest.raises(asyncpg.ForeignKeyViolationError):
-        async with app_role.transaction():
-            await insert_transfer(app_role, transfer_id)
-            await insert_posting(app_role, transfer_id, bank.accounts["chloe"], 5, city="bourges")
+        await post(app_role, given, received)

@@ -39,6 +39,18 @@ async def test_requests_that_come_meanwhile_form_the_next_batch() -> None:
     assert work.batches == [[1], [2, 3, 4]]
 
 
+async def test_nobody_is_forgotten_between_two_batches() -> None:
+    """Clients that ask again as soon as they are answered meet the runner as it ends."""
+    together: Batcher[int, int] = Batcher(Work())
+
+    async def client() -> None:
+        for n in range(100):
+            assert await together.submit(n) == n * 2
+
+    async with asyncio.timeout(10):
+        await asyncio.gather(*(client() for _ in range(8)))
+
+
 async def test_only_the_one_at_fault_meets_the_error() -> None:
     together: Batcher[int, int] = Batcher(Work())
     results = await asyncio.gather(

@@ -29,7 +29,8 @@ class Batcher(Generic[Item, Result]):
     def __init__(self, work: Callable[[Sequence[Item]], Awaitable[Sequence[Result]]]) -> None:
         self._work = work
         self._waiting: deque[tuple[Item, asyncio.Future[Result]]] = deque()
-        self._runners: set[asyncio.Task[None]] = set()
+        self._running = 0
+        self._runners: set[asyncio.Task[None]] = set()  # kept so that none is collected as garbage
 
     async def submit(self, item: Item) -> Result:
         """The result of one item. Raises Problem 503 when too many wait, or what `work` raised."""
@@ -38,9 +39,8 @@ class Batcher(Generic[Item, Result]):
         result: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, result))
         # A second runner only once a whole batch waits: a small batch would be two small commits.
-        if not self._runners or (
-            len(self._runners) < RUNNERS_MAX and len(self._waiting) >= BATCH_MAX
-        ):
+        if self._running == 0 or (self._running < RUNNERS_MAX and len(self._waiting) >= BATCH_MAX):
+            self._running += 1
             runner = asyncio.create_task(self._run())
             self._runners.add(runner)
             runner.add_done_callback(self._runners.discard)
@@ -52,15 +52,23 @@ class Batcher(Generic[Item, Result]):
             await asyncio.wait(self._runners)
 
     async def _run(self) -> None:
-        while self._waiting:
-            batch = [self._waiting.popleft() for _ in range(min(BATCH_MAX, len(self._waiting)))]
-            try:
-                answer(batch, await self._work([item for item, _ in batch]))
-            except Exception as error:
-                if len(batch) == 1:
-                    fail(batch[0][1], error)
-                else:
-                    await self._run_one_by_one(batch)
+        try:
+            while self._waiting:
+                size = min(BATCH_MAX, len(self._waiting))
+                await self._run_batch([self._waiting.popleft() for _ in range(size)])
+        finally:
+            # In the same step as the last look at what waits: a task is done only later, and who
+            # submits in between would wait for a runner that has already gone.
+            self._running -= 1
+
+    async def _run_batch(self, batch: Sequence[tuple[Item, asyncio.Future[Result]]]) -> None:
+        try:
+            answer(batch, await self._work([item for item, _ in batch]))
+        except Exception as error:
+            if len(batch) == 1:
+                fail(batch[0][1], error)
+            else:
+                await self._run_one_by_one(batch)
 
     async def _run_one_by_one(self, batch: Sequence[tuple[Item, asyncio.Future[Result]]]) -> None:
         for item, result in batch:
