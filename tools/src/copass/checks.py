@@ -31,8 +31,8 @@ def _listener(port: int) -> str:
     """Who listens there, as far as we may know."""
     try:
         for connection in psutil.net_connections("tcp"):
-            listens = connection.status == psutil.CONN_LISTEN and connection.laddr[1] == port
-            if listens and connection.pid is not None:
+            listens = connection.status == psutil.CONN_LISTEN
+            if listens and connection.pid and connection.laddr[1:] == (port,):
                 return f"{psutil.Process(connection.pid).name()} (pid {connection.pid})"
     except psutil.Error:
         pass

@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from copass.processes import Program, StartError, log_tail, spawn
 
@@ -47,10 +48,10 @@ async def exited(pid: int) -> None:
     except ProcessLookupError:
         return
     loop = asyncio.get_running_loop()
-    done = loop.create_future()
-    loop.add_reader(descriptor, lambda: done.done() or done.set_result(None))
+    done = asyncio.Event()
+    loop.add_reader(descriptor, done.set)
     try:
-        await done
+        await done.wait()
     finally:
         loop.remove_reader(descriptor)
         os.close(descriptor)
@@ -81,12 +82,12 @@ class Supervised:
         if self._task is None:
             self._task = asyncio.create_task(self._keep(), name=self.name)
         ready = asyncio.create_task(self._ready.wait())
+        failed = self._failed
+        waited: set[asyncio.Future[Any]] = {ready, failed}
         try:
-            await asyncio.wait(
-                {ready, self._failed}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED
-            )
-            if self._failed.done():
-                raise self._failed.result()
+            await asyncio.wait(waited, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+            if failed.done():
+                raise failed.result()
             if not ready.done():
                 raise StartError(
                     f"{self.name} is not ready after {timeout_s:.0f} s: {await self._complaint()}; "

@@ -189,7 +189,7 @@ class Supervisor:
             dead = dead_children()
             for pid in dead & dead_before:
                 with contextlib.suppress(ChildProcessError):
-                    os.waitpid(pid, os.WNOHANG)
+                    os.waitpid(pid, os.WNOHANG)  # noqa: ASYNC222 - WNOHANG does not wait
             dead_before = dead
 
     async def _bring_up(self) -> None:

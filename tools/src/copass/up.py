@@ -150,6 +150,8 @@ def up(network: Network, console: Console, *, detach: bool, seed: bool) -> int:
     Raises StartError when it cannot start; then nothing is left running.
     """
     make_home(network.home)
+    if runs(network.home):
+        return _already(network.home, console)
     client = Client(network, seed=seed)
     display = Display(console)
     try:
