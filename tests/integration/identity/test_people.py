@@ -1,16 +1,21 @@
 """Cities, members, roles, organisations, readers: who may do what, and what others learn of it."""
 
 import asyncio
+import json
+import re
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
+import jsonschema
 import pytest
 from identity_network import ADMIN_LOGIN, PASSWORD, Caller, Network
 
 from common.events import Event
 from identity.consumers import on_place
 
+SCHEMAS = Path(__file__).parents[3] / "contracts" / "events"
 ABSENT = "01900000-0000-7000-8000-000000000000"
 
 
@@ -419,14 +424,35 @@ async def test_a_key_belongs_to_its_caller_and_route(
     assert first.json()["member_id"] != second.json()["member_id"]
 
 
-@pytest.mark.parametrize("path", ["/v1/members", "/v1/cities", "/v1/cards", "/v1/readers"])
-async def test_a_command_wants_an_idempotency_key(network: Network, path: str) -> None:
-    answer = await network.http.post(
-        path, json={}, headers={"Authorization": f"Bearer {network.admin.token}"}
-    )
-    assert answer.status_code in (400, 422)
-    if answer.status_code == 400:
-        assert answer.json()["code"] == "idempotency_key_missing"
+def operations(network: Network) -> list[tuple[str, str]]:
+    """Method and path of everything that identity serves, ids filled in."""
+    return [
+        (method.upper(), re.sub(r"\{[a-z_]+\}", ABSENT, path))
+        for path, methods in network.app.openapi()["paths"].items()
+        for method in methods
+    ]
+
+
+async def test_every_route_wants_a_token_but_those_that_give_one(network: Network) -> None:
+    public = {"/v1/oauth/token", "/v1/oauth/revoke", "/.well-known/jwks.json"}
+    for method, path in operations(network):
+        if path not in public:
+            answer = await Caller(network.http).send(method, path, {})
+            assert (answer.status_code, answer.json()["code"]) == (401, "unauthenticated"), path
+
+
+async def test_every_command_wants_an_idempotency_key(network: Network) -> None:
+    bearer = {"Authorization": f"Bearer {network.admin.token}"}
+    commands = [
+        (method, path)
+        for method, path in operations(network)
+        if method != "GET" and "/oauth/" not in path
+    ]
+    assert len(commands) > 15
+    for method, path in commands:
+        answer = await network.http.request(method, path, json={}, headers=bearer)
+        assert answer.status_code == 400, path
+        assert answer.json()["code"] == "idempotency_key_missing", path
 
 
 async def test_a_repeated_enrolment_shows_the_same_key_that_is_stored_nowhere(
@@ -534,6 +560,9 @@ async def test_the_events_are_those_of_the_contract_and_hold_nothing_personal(
     }
     readers = await network.events("identity.readers.v1")
     assert [(r["version"], r["status"]) for r in readers] == [(1, "active"), (2, "revoked")]
+    for row in await network.conn.fetch("SELECT type, payload FROM outbox"):
+        schema = json.loads((SCHEMAS / f"{row['type']}.json").read_text())
+        jsonschema.validate(row["payload"], schema)
     everything = await network.conn.fetch("SELECT to_jsonb(o)::text AS row FROM outbox o")
     text = "".join(row["row"] for row in everything).upper()
     for personal in ("INVENTED", "CLAIRE", "EXEMPLE", "04A3B2C1D5E6F7", "E6F7", "STOLEN", "BLUE"):

@@ -11,11 +11,12 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from identity_network import ADMIN_LOGIN, ISSUER, PASSWORD, Caller, Network, running
+from identity_network import ADMIN_LOGIN, ISSUER, PASSWORD, Caller, Network, TestClock, running
 
 from common.auth import read_key_set
 from identity import keys
 from identity.keys import SigningKey
+from identity.settings import IdentitySettings
 
 
 def claims_of(token: str) -> dict[str, Any]:
@@ -185,6 +186,34 @@ async def test_the_limit_outlives_a_restart_and_stores_no_login(network: Network
     with pytest.raises(AssertionError, match="too_many_attempts"):
         async with running(network.settings, network.clock):
             pass
+
+
+async def test_failures_from_an_address_are_limited_whatever_the_login(
+    settings: IdentitySettings, clock: TestClock
+) -> None:
+    few = settings.model_copy(update={"login_failures_address_max": 3})
+    async with running(few, clock) as network:
+        statuses = []
+        for n in range(5):
+            form = {"grant_type": "password", "username": f"n{n}@a.invalid", "password": "guess"}
+            statuses.append((await network.token_request(**form)).status_code)
+        assert statuses == [400, 400, 400, 429, 429]
+
+
+async def test_a_login_is_limited_from_anywhere(
+    settings: IdentitySettings, clock: TestClock
+) -> None:
+    few = settings.model_copy(update={"login_failures_login_max": 3})
+    async with running(few, clock) as network:
+        throttle = network.context.throttle
+        for n in range(3):
+            assert await throttle.admit("claire@a.invalid", f"192.0.2.{n}") is None
+            await throttle.failed("claire@a.invalid", f"192.0.2.{n}")
+        wait_seconds = await throttle.admit("claire@a.invalid", "192.0.2.9")
+        assert wait_seconds == 3600
+        assert await throttle.admit("other@a.invalid", "192.0.2.9") is None
+        clock.advance(hours=1)
+        assert await throttle.admit("claire@a.invalid", "192.0.2.9") is None
 
 
 # Refresh tokens

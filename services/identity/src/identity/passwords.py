@@ -6,6 +6,7 @@ from typing import ParamSpec, TypeVar
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
+from argon2.low_level import Type, hash_secret_raw
 
 from common.problems import Problem
 
@@ -41,7 +42,18 @@ class Passwords:
         Raises Problem 503 when too many wait already.
         """
         matches = await self._in_turn(self._matches, stored or self._nobody, password)
-        return matches and stored is not None
+        return matches and bool(stored)
+
+    async def fingerprint(self, salt: bytes, *passwords: str) -> str:
+        """Tells two requests with passwords apart. As slow to search through as a stored hash.
+
+        `salt`: 16 secret bytes. Raises Problem 503 when too many wait already.
+        """
+        secret = "\0".join(passwords).encode()
+        raw = await self._in_turn(
+            hash_secret_raw, secret, salt, TIME_COST, MEMORY_KIB, PARALLELISM, 32, Type.ID
+        )
+        return raw.hex()
 
     def needs_rehash(self, stored: str) -> bool:
         return self._hasher.check_needs_rehash(stored)

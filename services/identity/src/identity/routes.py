@@ -1,6 +1,7 @@
 """The HTTP interface: parse, call the service, map the answer."""
 
 import zoneinfo
+from functools import cache
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -29,8 +30,14 @@ from identity.domain import Malformed
 router = APIRouter(prefix="/v1", route_class=StrictRoute)
 
 
+@cache
+def timezones() -> frozenset[str]:
+    """Read once: it is a walk through the whole time zone database."""
+    return frozenset(zoneinfo.available_timezones())
+
+
 def known_timezone(name: str) -> str:
-    if name not in zoneinfo.available_timezones():
+    if name not in timezones():
         raise ValueError("must be a time zone of the IANA database, such as Europe/Paris")
     return name
 
@@ -127,11 +134,13 @@ async def create_member(body: CreateMember, command: CurrentCommand) -> Response
     email = read_email(body.email) if body.email is not None else None
     password = read_password("body.password", body.password) if body.password else None
     password_hash = await context.passwords.hash(password) if password else None
+    salt = context.vault.password_salt
+    fingerprint = await context.passwords.fingerprint(salt, password) if password else None
     member_id = body.member_id or new_id()
     return await command.run(
         {
             **body.model_dump(mode="json", exclude={"password"}),
-            "password": context.vault.fingerprint("password", password) if password else None,
+            "password": fingerprint,
         },
         lambda conn: service.create_member(
             conn,
@@ -203,11 +212,10 @@ async def change_password(body: ChangePassword, command: CurrentCommand) -> Resp
         stored = await store.get_password_hash(conn, actor.id)
     matches = await context.passwords.verify(stored, domain.fold_password(current))
     new_hash = await context.passwords.hash(new)
+    salt = context.vault.password_salt
+    fingerprint = await context.passwords.fingerprint(salt, current, new)
     answer = await command.run(
-        {
-            "current": context.vault.fingerprint("password", current),
-            "new": context.vault.fingerprint("password", new),
-        },
+        {"passwords": fingerprint},
         # `matches` is judged inside: a repeated command finds the password changed by the first.
         lambda conn: service.change_password(
             conn,

@@ -38,6 +38,7 @@ class Vault:
         self._sealing = AESGCM(derive_key(key_secret, "signing keys at rest"))
         self._machines = derive_key(key_secret, "secrets of readers and clients")
         self._fingerprints = derive_key(key_secret, "fingerprints")
+        self.password_salt = derive_key(key_secret, "salt of password fingerprints")[:16]
 
     def seal(self, secret: bytes, *, name: str) -> bytes:
         """AES-256-GCM, a random nonce before the ciphertext; `name` binds it to its row."""
