@@ -208,14 +208,15 @@ class Consumer:
         log.error("message_buried", topic=topic, offset=record.offset, error=reason)
 
     async def _check_log(self, consumer: AIOKafkaConsumer) -> None:
-        """A position beyond the end means that the broker lost its log: read it from the start."""
-        assigned = list(consumer.assignment())
-        if not assigned:
-            return
+        """A position beyond the end means that the broker lost its log: read it from the start.
+
+        The end is the one that the last fetch told; Tansu counts the last batch of records as one
+        when it is asked for the end. A broker that refuses such a fetch resets the position.
+        """
         async with asyncio.timeout(kafka.SEND_TIMEOUT_S):
-            ends = await consumer.end_offsets(assigned)
-            for partition, end in ends.items():
-                if partition in consumer.assignment() and await consumer.position(partition) > end:
+            for partition in consumer.assignment():
+                end = consumer.highwater(partition)
+                if end is not None and await consumer.position(partition) > end:
                     log.warning("log_lost", topic=partition.topic)
                     await seek_to_beginning(consumer, partition)
 

@@ -332,11 +332,16 @@ def metadata_topic(metadata: RecordMetadata, prefix: str) -> str:
 def next_offsets(
     acknowledged: Sequence[RecordMetadata], *, prefix: str
 ) -> dict[tuple[str, int], int]:
-    """The offset after the last acknowledged message of each partition."""
-    reached: dict[tuple[str, int], int] = defaultdict(int)
+    """An offset of each partition that the end of its log can no longer lie behind.
+
+    That is the offset after the first of these messages, not after the last: Tansu counts the last
+    batch of records as one when it is asked for the end. A log that was lost begins at 0 again, so
+    the first is as good.
+    """
+    reached: dict[tuple[str, int], int] = {}
     for metadata in acknowledged:
         place = (metadata_topic(metadata, prefix), metadata.partition)
-        reached[place] = max(reached[place], metadata.offset + 1)
+        reached[place] = min(reached.get(place, metadata.offset + 1), metadata.offset + 1)
     return reached
 
 

@@ -74,6 +74,7 @@ class Projector:
         self._positions: dict[TopicPartition, int] = {}
         self._epochs: dict[str, int] = {}
         self._targets: dict[TopicPartition, int] = {}
+        self._targets_are_exact = False
         self._quiet_since = 0.0
 
     async def run(self) -> None:
@@ -241,7 +242,7 @@ class Projector:
 
     async def _renew(self, pipe: RedisPipe, consumer: AIOKafkaConsumer) -> None:
         """Say ready, or say it again, if all is read that was in the log a moment ago."""
-        reached = True
+        reached = self._targets_are_exact
         async with asyncio.timeout(kafka.SEND_TIMEOUT_S):
             for partition, end in self._targets.items():
                 # All that was handed out is written, so the consumer's position is ours; it also
@@ -276,15 +277,23 @@ class Projector:
         return True
 
     async def _look_at_ends(self, consumer: AIOKafkaConsumer) -> None:
-        """Note how far the log goes now; go back to the beginning of one that was lost."""
+        """Note how far the log goes now; go back to the beginning of one that was lost.
+
+        What the last fetch told is the end; where there was none yet, what the broker answers when
+        asked, which with Tansu is too little: it counts the last batch of records as one.
+        """
         async with asyncio.timeout(kafka.SEND_TIMEOUT_S):
             ends = await consumer.end_offsets(list(self._positions))
-        for partition, end in ends.items():
-            if self._positions[partition] > end:
+        fetched = {partition: consumer.highwater(partition) for partition in ends}
+        for partition, end in fetched.items():
+            if end is not None and self._positions[partition] > end:
                 log.warning("log_lost", topic=partition.topic, partition=partition.partition)
                 self._positions[partition] = 0
                 consumer.seek(partition, 0)
-        self._targets = ends
+        self._targets = {
+            partition: max(end, fetched[partition] or 0) for partition, end in ends.items()
+        }
+        self._targets_are_exact = None not in fetched.values()
 
     async def _remember(self, pipe: RedisPipe) -> None:
         counts = await count_documents(pipe)
