@@ -20,3 +20,7 @@ REVOKE ALL ON DATABASE access FROM PUBLIC;
 CREATE ROLE places LOGIN PASSWORD :'places_password';
 CREATE DATABASE places OWNER places;
 REVOKE ALL ON DATABASE places FROM PUBLIC;
+
+-- The time bank works as this role, which may add to the ledger and change nothing of it.
+CREATE ROLE timebank_app NOLOGIN;
+GRANT timebank_app TO timebank;

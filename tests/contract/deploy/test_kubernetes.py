@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
+from timebank.settings import APP_ROLE
+
 ROOT = Path(__file__).resolve().parents[3]
 BASE = ROOT / "deploy/k8s"
 SERVICES = ("identity", "timebank", "access", "places")
@@ -71,9 +73,19 @@ def test_every_service_has_an_api_a_worker_a_migration_and_its_own_database() ->
     assert deployments == {*PORTS, *(f"{s}-worker" for s in SERVICES), "proxy"}
     assert {d["metadata"]["name"] for d in of_kind("Job")} == {f"{s}-migrate" for s in SERVICES}
     databases = {
-        d["metadata"]["name"]: d["spec"]["bootstrap"]["initdb"] for d in of_kind("Cluster")
+        doc["metadata"]["name"]: (initdb["database"], initdb["owner"])
+        for doc in of_kind("Cluster")
+        for initdb in [doc["spec"]["bootstrap"]["initdb"]]
     }
-    assert databases == {f"{s}-db": {"database": s, "owner": s} for s in SERVICES}
+    assert databases == {f"{s}-db": (s, s) for s in SERVICES}
+
+
+def test_the_time_bank_has_the_role_that_it_works_as() -> None:
+    (cluster,) = [d for d in of_kind("Cluster") if d["metadata"]["name"] == "timebank-db"]
+    assert cluster["spec"]["bootstrap"]["initdb"]["postInitApplicationSQL"] == [
+        f"CREATE ROLE {APP_ROLE} NOLOGIN",
+        f"GRANT {APP_ROLE} TO timebank",
+    ]
 
 
 def test_every_api_scales_and_survives_a_drain() -> None:

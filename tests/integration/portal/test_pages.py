@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from unittest.mock import Mock
 from uuid import uuid4
 
 import httpx
@@ -246,9 +247,12 @@ async def test_a_bug_is_a_page_too(
 
     place_id = network.add_place("Atelier")
     monkeypatch.setattr("portal.routes.week_of", broken)
+    logged = Mock()
+    monkeypatch.setattr("portal.app.log", logged)
     page = await visitor.get(f"/places/{place_id}")
     assert page.status_code == 500
     assert "An error on our side" in page.text
+    logged.error.assert_called_once()
     assert "secret" not in page.text
     assert "default-src 'none'" in page.headers["content-security-policy"]
 
