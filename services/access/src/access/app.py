@@ -74,6 +74,7 @@ def create_app(settings: Settings, clock: Clock = utc_now) -> FastAPI:
         pipe_of=lambda scope: scope["app"].state.pipe,
         pepper=pepper,
         clock=clock,
+        is_traced=bool(settings.otlp_endpoint),
     )
     return app
 

@@ -5,21 +5,27 @@ same app all the same: `TapsFirst` is its outermost middleware, and routes.py do
 """
 
 import re
+import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 import orjson
+from opentelemetry.trace import SpanKind
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from access.metrics import REFUSED
+from access.metrics import REFUSED, TAP_SECONDS
 from access.redis_pipe import RedisError, RedisPipe
 from access.tap import answer_tap
 from access.tap_request import read_tap
+from common import telemetry
 from common.clock import Clock
 from common.logging import get_logger
 from common.problems import MEDIA_TYPE, Problem, unauthenticated, unavailable
+from common.web import header
 
 PATH = "/v1/taps"
 BODY_BYTES_MAX = 16 * 1024
+NOTHING = nullcontext()
 CREDENTIAL_HEADER = "Bearer <reader_id>.<secret>"
 # No key of ours comes near this: `<UUID>.<secret>`.
 CREDENTIAL = re.compile(rb"[Bb]earer ([0-9a-fA-F-]{36})\.([A-Za-z0-9_-]{16,200})")
@@ -37,18 +43,22 @@ class TapsFirst:
         pipe_of: Callable[[Scope], RedisPipe],
         pepper: bytes,
         clock: Clock,
+        is_traced: bool,
     ) -> None:
         self.app = app
         self.pipe_of = pipe_of
         self.pepper = pepper
         self.clock = clock
+        self.is_traced = is_traced
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] != PATH or scope["method"] != "POST":
             await self.app(scope, receive, send)
             return
+        started = time.perf_counter()
         try:
-            body = await self._answer(scope, receive)
+            with self._span(scope):
+                body = await self._answer(scope, receive)
         except Problem as problem:
             await send_problem(problem, send)
         except (ConnectionError, TimeoutError, RedisError) as error:
@@ -59,6 +69,14 @@ class TapsFirst:
             await send_problem(Problem(500, "internal", "Something went wrong on our side."), send)
         else:
             await send_json(200, b"application/json", body, send)
+            TAP_SECONDS.observe(time.perf_counter() - started)
+
+    def _span(self, scope: Scope) -> AbstractContextManager[object]:
+        if not self.is_traced:
+            return NOTHING
+        return telemetry.span(
+            f"POST {PATH}", kind=SpanKind.SERVER, traceparent=header(scope, b"traceparent")
+        )
 
     async def _answer(self, scope: Scope, receive: Receive) -> bytes:
         reader_id, reader_key = read_headers(scope)
@@ -145,6 +163,7 @@ async def send_json(
         "headers": [
             (b"content-type", media_type),
             (b"content-length", b"%d" % len(body)),
+            (b"x-content-type-options", b"nosniff"),
             *(extra or ()),
         ],
     }

@@ -5,7 +5,8 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Header, Query, Request
+from fastapi import APIRouter, Depends, Query, Request, Security
+from fastapi.security import HTTPBearer
 from pydantic import AwareDatetime, BaseModel, Field, StringConstraints
 
 from access import live_store, service, store
@@ -139,13 +140,20 @@ def pipe_of(request: Request) -> RedisPipe:
     return pipe
 
 
+# For the API description; what it would find in the header is read by `read_credential`.
+READER_KEY = HTTPBearer(
+    scheme_name="reader_key", bearerFormat="<reader_id>.<secret>", auto_error=False
+)
+
+
 def reader_credential(
-    authorization: Annotated[str | None, Header(description=CREDENTIAL_HEADER)] = None,
+    request: Request, _described: Annotated[object, Security(READER_KEY)]
 ) -> tuple[str, str]:
     """The reader's id and secret. Raises Problem 401."""
-    if authorization is None:
+    headers = request.headers.getlist("authorization")
+    if len(headers) != 1:
         raise unauthenticated(f"A reader's key is required: {CREDENTIAL_HEADER}.")
-    return read_credential(authorization.encode("latin-1", "replace"))
+    return read_credential(headers[0].encode("latin-1", "replace"))
 
 
 ReaderCredential = Annotated[tuple[str, str], Depends(reader_credential)]

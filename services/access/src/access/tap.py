@@ -121,7 +121,7 @@ def make_answer(tap: Tap, facts: Facts, decision: Decision, now: datetime) -> An
         reason=decision.reason,
         granted=decision.granted,
         unlock_ms=facts.door.unlock_ms if opens else 0,
-        expires_at=instant(now + ANSWER_VALID),
+        expires_at=(now + ANSWER_VALID).isoformat(),
         policy_version=facts.door.version,
     )
 
@@ -143,15 +143,11 @@ def tap_event(tap: Tap, facts: Facts, reader: Reader, answer: Answer, now: datet
             "mode": tap.mode,
             "decision": "grant" if answer.granted else "deny",
             "reason": answer.reason,
-            "occurred_at": instant(tap.occurred_at),
-            "decided_at": instant(now),
+            "occurred_at": tap.occurred_at,
+            "decided_at": now,
             "policy_version": answer.policy_version,
         }
     )
-
-
-def instant(at: datetime) -> str:
-    return at.isoformat(timespec="microseconds")
 
 
 def fingerprint(tap: Tap) -> str:
