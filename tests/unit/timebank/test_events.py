@@ -1,0 +1,48 @@
+"""What is published is what the contracts say."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import orjson
+import pytest
+from jsonschema import Draft202012Validator
+
+from timebank import events
+from timebank.domain import Posting, Transfer
+
+CONTRACTS = Path(__file__).parents[3] / "contracts" / "events"
+
+
+def check(type_: str, data: dict[str, Any]) -> None:
+    schema = orjson.loads((CONTRACTS / f"{type_}.json").read_bytes())
+    Draft202012Validator(schema, format_checker=Draft202012Validator.FORMAT_CHECKER).validate(data)
+    assert set(data) == set(schema["properties"])
+
+
+@pytest.mark.parametrize("reverses", [None, UUID(int=9)])
+def test_a_posted_transfer_is_told_as_agreed(reverses: UUID | None) -> None:
+    transfer = Transfer(
+        id=UUID(int=1),
+        city_id="nantes",
+        kind="reversal" if reverses else "transfer",
+        reverses=reverses,
+        requested_by="somebody",
+        posted_at=datetime(2026, 11, 22, tzinfo=UTC),
+        memo="for nobody else",
+        postings=(Posting(UUID(int=2), -5, 1, -5), Posting(UUID(int=3), 5, 1, 5)),
+    )
+    data = events.transfer_posted(transfer)
+    check(events.TRANSFER_POSTED, data)
+    assert "nobody" not in str(data)
+    assert "somebody" not in str(data)
+
+
+def test_a_standing_is_told_as_agreed() -> None:
+    check(
+        events.STANDING_CHANGED,
+        events.standing_changed(
+            member_id=str(UUID(int=1)), city_id="nantes", standing="good", version=1
+        ),
+    )
