@@ -131,7 +131,7 @@ def invented_places(real: list[dict[str, Any]]) -> list[dict[str, Any]]:
     invented = {
         "address": "Adresse inventée",
         "hours_invented": True,
-        "source": "demo",
+        "source": None,
         "external_id": None,
         "licence": None,
         "attribution": "Inventé pour la démonstration",
