@@ -25,10 +25,10 @@ PARIS = ZoneInfo("Europe/Paris")
 # - `no_next_change`: never within the fortnight either, of which the other cases tell enough.
 # And where a comment changes but not whether it is open, they see a change, and we none.
 CHANGES_OF_COMMENT = {
-    ("00:00-14:00 \"may open earlier\", 14:00-24:00", "2024-01-01 12:00"),
-    ("00:00-14:00 \"may open earlier\", 14:00-24:00", "2024-01-01 16:00"),
-    ("01:00-03:00 closed \"aaa\"", "2024-01-01 02:00"),
-    ("01:00-03:00 closed \"aaa\"", "2024-01-01 12:00"),
+    ('00:00-14:00 "may open earlier", 14:00-24:00', "2024-01-01 12:00"),
+    ('00:00-14:00 "may open earlier", 14:00-24:00', "2024-01-01 16:00"),
+    ('01:00-03:00 closed "aaa"', "2024-01-01 02:00"),
+    ('01:00-03:00 closed "aaa"', "2024-01-01 12:00"),
 }
 
 
@@ -71,7 +71,9 @@ def test_day(case: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    "case", [each for each in CASES["schedule_at_with_country"] if each["country"] == "FR"], ids=named
+    "case",
+    [each for each in CASES["schedule_at_with_country"] if each["country"] == "FR"],
+    ids=named,
 )
 def test_day_in_france(case: dict[str, Any]) -> None:
     day = date.fromisoformat(case["date"])
