@@ -12,6 +12,13 @@ sys.path.insert(0, str(Path(__file__).parent))
 from identity_network import Network, TestClock, make_settings, running
 
 
+@pytest.fixture(autouse=True)
+def cheap_passwords(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hundreds of logins: their cost is tested once, in tests/unit."""
+    monkeypatch.setattr("identity.passwords.TIME_COST", 1)
+    monkeypatch.setattr("identity.passwords.MEMORY_KIB", 64)
+
+
 @pytest.fixture
 def clock() -> TestClock:
     return TestClock()
