@@ -61,6 +61,7 @@ def test_a_good_body_becomes_a_tap() -> None:
         ({"occurred_at": "2026-11-22T10:00:00"}, "body.occurred_at"),
         ({"occurred_at": "2026-02-30T10:00:00Z"}, "body.occurred_at"),
         ({"occurred_at": "2026-11-22T10:00:00+99:00"}, "body.occurred_at"),
+        ({"occurred_at": "0001-01-01T00:00:00+14:00"}, "body.occurred_at"),
         ({"occurred_at": "2026-W47-7T10:00:00Z"}, "body.occurred_at"),
         ({"occurred_at": "2026-11-22T10:02:01Z"}, "body.occurred_at"),
         ({"occurred_at": "2025-11-22T10:00:00Z"}, "body.occurred_at"),

@@ -1,6 +1,7 @@
-"""What access publishes, and the state topics that it keeps in Redis."""
+"""What access publishes, and the state topics that it keeps in Redis.
 
-from typing import Literal, TypedDict
+The data of a tap is made in tap.py; its schema is contracts/events/access.tap.decided.v1.json.
+"""
 
 from common.events import Topic
 
@@ -16,24 +17,3 @@ PROJECTED = (CARDS, MEMBERS, READERS, PLACES, STANDINGS)
 
 HISTORY_GROUP = "access.history"
 PROJECTION_GROUP = "access.projection"
-
-
-class TapDecided(TypedDict):
-    """`access.tap.decided.v1`. Ids are UUIDs, times RFC 3339 in UTC."""
-
-    decision_id: str
-    tap_id: str
-    door_id: str
-    place_id: str
-    city_id: str
-    reader_id: str
-    card_id: str | None
-    member_id: str | None
-    direction: Literal["in", "out"]
-    mode: Literal["live", "replay"]
-    decision: Literal["grant", "deny"]
-    reason: str
-    occurred_at: str
-    decided_at: str
-    policy_version: int
-    stream_id: str
