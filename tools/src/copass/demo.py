@@ -395,7 +395,7 @@ def demo(
     trials: Annotated[int, typer.Option(min=1, max=10_000)] = BENCH_TRIALS,
 ) -> None:
     """Tell the story of the first door; exit code 0 only if every step held."""
-    console = Console()
+    console = Console(soft_wrap=True)
     try:
         held = asyncio.run(run_demo(home, lang, trials if bench else 0, console))
     except (NotSeeded, Failed, ApiError, Unreachable) as error:

@@ -93,8 +93,11 @@ def new_tap(door_id: UUID, uid: str, direction: Direction = "in") -> Tap:
 class Api:
     """Use with `open_api`. All methods raise ApiError for a refusal, Unreachable for silence."""
 
-    def __init__(self, client: httpx.AsyncClient, urls: Mapping[str, str]) -> None:
+    def __init__(
+        self, client: httpx.AsyncClient, urls: Mapping[str, str], retry_for_s: float
+    ) -> None:
         self._client = client
+        self._retry_for_s = retry_for_s
         self._urls = dict(urls)
         self._tokens: dict[str, tuple[str, float]] = {}
         self._token_locks: dict[str, asyncio.Lock] = {}
@@ -138,9 +141,7 @@ class Api:
         }
         return await self._send(service, method, path, headers=headers, json=body)
 
-    async def tap(
-        self, tap: Tap, reader_key: str, *, retry_for_s: float = RETRY_FOR_S
-    ) -> TapAnswer:
+    async def tap(self, tap: Tap, reader_key: str) -> TapAnswer:
         """Asks for a decision. After a failure the same tap is sent again."""
         started = time.perf_counter()
         answer = await self._send(
@@ -149,7 +150,6 @@ class Api:
             "/v1/taps",
             headers={"Authorization": f"Bearer {reader_key}"},
             json=tap.body(),
-            retry_for_s=retry_for_s,
         )
         return TapAnswer(
             answer["decision"],
@@ -166,11 +166,9 @@ class Api:
             return False
         return answer.status_code == 200
 
-    async def _send(
-        self, service: str, method: str, path: str, *, retry_for_s: float = RETRY_FOR_S, **more: Any
-    ) -> dict[str, Any]:
+    async def _send(self, service: str, method: str, path: str, **more: Any) -> dict[str, Any]:
         url = self._urls[service] + path
-        deadline = time.monotonic() + retry_for_s
+        deadline = time.monotonic() + self._retry_for_s
         pause_s = 0.05
         while True:
             try:
@@ -198,9 +196,11 @@ def parse(response: httpx.Response, request: str) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def open_api(urls: Mapping[str, str], *, connections: int = 32) -> AsyncIterator[Api]:
+async def open_api(
+    urls: Mapping[str, str], *, connections: int = 32, retry_for_s: float = RETRY_FOR_S
+) -> AsyncIterator[Api]:
     limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
     timeout = httpx.Timeout(REQUEST_TIMEOUT_S)
     # No proxy settings of the environment: the network is on this machine.
     async with httpx.AsyncClient(limits=limits, timeout=timeout, trust_env=False) as client:
-        yield Api(client, urls)
+        yield Api(client, urls, retry_for_s)

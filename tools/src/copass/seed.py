@@ -258,7 +258,7 @@ def seed(
     ] = 8000,
 ) -> None:
     """Fill the running network with invented people and real places."""
-    console = Console(stderr=True)
+    console = Console(stderr=True, soft_wrap=True)
     home.mkdir(parents=True, exist_ok=True)
     failed = False
     try:

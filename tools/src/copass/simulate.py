@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
@@ -175,7 +174,7 @@ class Player:
         self.account.sent += 1
         key = self.state.reader_keys[door.door_id]
         try:
-            answer = await self.api.tap(tap, key, retry_for_s=RETRY_FOR_S)
+            answer = await self.api.tap(tap, key)
         except Unreachable:
             self.account.unanswered.append(str(tap.tap_id))
         except ApiError as error:
@@ -376,7 +375,7 @@ async def run_day(
     state, urls = need_state(home, demo_network()), service_urls(home)
     started = datetime.now(UTC)
     findings = None
-    async with open_api(urls, connections=IN_FLIGHT_MAX + 4) as api:
+    async with open_api(urls, connections=IN_FLIGHT_MAX + 4, retry_for_s=RETRY_FOR_S) as api:
         player = Player(api, state, cast, day, uuid4())
         async with shown(player, console):
             await player.play()
@@ -409,7 +408,7 @@ def simulate(
     ] = False,
 ) -> None:
     """Play a plausible day at the doors: peaks, visitors of other cities, lost cards."""
-    console = Console(file=sys.stdout, highlight=False)
+    console = Console(highlight=False, soft_wrap=True)
     cast = choose_cast(demo_network(), members, doors)
     day = plan_for(cast, seed, taps_per_second, minutes)
     console.print(

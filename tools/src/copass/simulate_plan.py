@@ -17,6 +17,7 @@ from typing import Literal
 # Comings and goings per hour of the day, relative: a night with few, three peaks.
 HOURS = (1, 1, 1, 1, 1, 2, 5, 12, 20, 14, 8, 10, 16, 16, 12, 8, 9, 14, 18, 12, 8, 5, 3, 2)
 HOME_SHARE, SAME_CITY_SHARE = 0.7, 0.15  # the rest visits another city
+FIRST_DOOR_SHARE = 0.6  # the city's first door is that of its house, open at any hour
 STRANGER_SHARE = 0.01  # taps with a card that nobody issued
 LEAVING_SHARE = 0.45
 MEMBERS_PER_LOST_CARD = 100
@@ -80,7 +81,7 @@ def plan_day(
     taps_per_second: float,
     minutes: float,
 ) -> Day:
-    """A day with taps_per_second × 60 × minutes taps (a few more: the last people leave).
+    """A day with about taps_per_second × 60 × minutes taps, and then the last people leave.
 
     The same arguments give the same day. Raises ValueError without a member or a door.
     """
@@ -131,8 +132,10 @@ def plan_losses(dice: random.Random, members: int, length_s: float) -> list[Plan
 
 
 def home_door(dice: random.Random, member: Visitor, doors: Sequence[Entrance]) -> int:
-    """The door that a member uses most: of the own city where there is one."""
+    """The door that a member uses most: of the own city where there is one, mostly the first."""
     own = [n for n, door in enumerate(doors) if door.city_id == member.city_id]
+    if own and dice.random() < FIRST_DOOR_SHARE:
+        return own[0]
     return dice.choice(own or range(len(doors)))
 
 

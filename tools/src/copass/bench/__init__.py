@@ -84,7 +84,7 @@ def bench(
     trials: Annotated[int, typer.Option(min=1, help="Blocks of a card.")] = 200,
 ) -> None:
     """Measure the bars. The network must be running, and the machine otherwise idle."""
-    console = Console()
+    console = Console(soft_wrap=True)
     groups = only or list(GROUPS)
     unknown = set(groups) - set(GROUPS)
     if unknown:
