@@ -212,7 +212,7 @@ def environment(network: Network, keys: Secrets, service: str) -> dict[str, str]
         "KAFKA_BOOTSTRAP": network.kafka_bootstrap,
         # Tansu refuses the idempotent producer, and answers a waiting fetch only when it ends.
         "KAFKA_IDEMPOTENT": "true" if apache else "false",
-        "KAFKA_FETCH_WAIT_MS": "500" if apache else "10",
+        "KAFKA_FETCH_WAIT_MS": "500" if apache else "200",
         "TOKEN_ISSUER": identity,
         "JWKS_URL": f"{identity}/.well-known/jwks.json",
     }
@@ -222,6 +222,9 @@ def environment(network: Network, keys: Secrets, service: str) -> dict[str, str]
         own["KEY_SECRET"] = keys.key_secret
     if service == "access":
         own["REDIS_URL"] = network.redis_url
+        if not apache:
+            # A blocked card waits for this; each fetch costs both sides a little all day long.
+            own["PROJECTION_FETCH_WAIT_MS"] = "20"
     # What the person exported wins over our defaults: PLACES_LOG_LEVEL=DEBUG make up.
     passed = {
         name: value

@@ -28,9 +28,15 @@ def make_producer(settings: ServiceSettings) -> AIOKafkaProducer:
 
 
 def make_consumer(
-    settings: ServiceSettings, *topics: str, group: str | None = None
+    settings: ServiceSettings,
+    *topics: str,
+    group: str | None = None,
+    fetch_wait_ms: int | None = None,
 ) -> AIOKafkaConsumer:
-    """A consumer that commits only when told. `topics` and `group` are logical names."""
+    """A consumer that commits only when told. `topics` and `group` are logical names.
+
+    `fetch_wait_ms`: the longest wait of a fetch, where it is not that of the settings.
+    """
     return AIOKafkaConsumer(
         *(settings.prefixed(topic) for topic in topics),
         bootstrap_servers=settings.kafka_bootstrap,
@@ -38,7 +44,7 @@ def make_consumer(
         group_id=settings.prefixed(group) if group else None,
         enable_auto_commit=False,
         auto_offset_reset="earliest",
-        fetch_max_wait_ms=settings.kafka_fetch_wait_ms,
+        fetch_max_wait_ms=fetch_wait_ms or settings.kafka_fetch_wait_ms,
         request_timeout_ms=SEND_TIMEOUT_S * 1000,
         retry_backoff_ms=50,
         metadata_max_age_ms=5_000,

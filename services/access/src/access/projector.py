@@ -82,7 +82,9 @@ class Projector:
         self.is_caught_up = False
         await kafka.ensure_topics(self.settings, PROJECTED)
         pipe = RedisPipe(self.settings.redis_url.get_secret_value())
-        consumer = kafka.make_consumer(self.settings)
+        consumer = kafka.make_consumer(
+            self.settings, fetch_wait_ms=self.settings.projection_fetch_wait_ms
+        )
         try:
             async with asyncio.timeout(kafka.SEND_TIMEOUT_S):
                 await consumer.start()

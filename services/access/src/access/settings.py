@@ -18,6 +18,9 @@ class Settings(ServiceSettings):
     worker_port: int = Field(default=8023, ge=1, le=65535)
     redis_url: SecretStr
     card_pepper: SecretStr = Field(min_length=32)
+    # How long the projector's fetches wait (None: like the others). It bounds how late a block is
+    # learnt from a broker that answers a waiting fetch only at its end, as Tansu does.
+    projection_fetch_wait_ms: int | None = Field(default=None, ge=1, le=5000)
     # How long taps are still decided when nothing can be learnt any more (broker or worker away).
     # Within it a card blocked meanwhile opens doors; after it the service says not ready.
     projection_lease_seconds: int = Field(default=900, ge=5, le=86_400)
