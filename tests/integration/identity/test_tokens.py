@@ -7,14 +7,17 @@ from datetime import timedelta
 from typing import Any
 from uuid import uuid4
 
+import httpx
 import jwt
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from identity_network import ADMIN_LOGIN, ISSUER, PASSWORD, Caller, Network, TestClock, running
+from pydantic import SecretStr
 
 from common.auth import read_key_set
 from identity import keys
+from identity.app import create_app
 from identity.keys import SigningKey
 from identity.settings import IdentitySettings
 
@@ -491,6 +494,21 @@ async def test_the_private_key_is_sealed_in_the_database(network: Network) -> No
     assert row is not None
     assert private.private_bytes_raw() not in row["private_key_sealed"]
     assert row["public_key"] == private.public_key().public_bytes_raw()
+
+
+async def test_a_wrong_key_secret_is_not_ready(
+    network: Network, settings: IdentitySettings, clock: TestClock
+) -> None:
+    """Better no answer than tokens that nobody can verify."""
+    assert (await network.http.get("/readyz")).status_code == 200
+    wrong = settings.model_copy(update={"key_secret": SecretStr("another secret " * 4)})
+    app = create_app(wrong, clock)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=ISSUER) as http,
+    ):
+        answer = await http.get("/readyz")
+    assert (answer.status_code, answer.json()["missing"]) == (503, ["WrongSecret"])
 
 
 # Tokens that somebody made up
