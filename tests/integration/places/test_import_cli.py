@@ -4,7 +4,6 @@ import asyncio
 import csv
 import io
 import json
-import os
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -14,9 +13,11 @@ from typing import Any
 import asyncpg
 import pytest
 from places_world import NOW
+from typer.testing import CliRunner
 
 from common import db
 from places import store
+from places.__main__ import app
 from places.domain.place import Details
 from places.importing.run import AlreadyRunning, Counts, import_places, to_city, to_no_city
 
@@ -37,30 +38,24 @@ async def pool(dsn: str) -> AsyncIterator[db.Pool]:
         yield pool
 
 
-def environment(dsn: str) -> dict[str, str]:
-    return {
-        **os.environ,
+@pytest.fixture(autouse=True)
+def environment(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {
         "PLACES_DATABASE_URL": dsn,
         "PLACES_KAFKA_BOOTSTRAP": "127.0.0.1:1",
         "PLACES_TOKEN_ISSUER": "https://identity.test",
         "PLACES_JWKS_URL": "https://identity.test/jwks",
         "COLUMNS": "160",
-    }
+    }.items():
+        monkeypatch.setenv(name, value)
 
 
-async def places(dsn: str, *arguments: str | Path) -> tuple[int, str, str]:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "places",
-        *map(str, arguments),
-        env=environment(dsn),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    out, err = await process.communicate()
-    assert process.returncode is not None
-    return process.returncode, out.decode(), err.decode()
+async def places(*arguments: str | Path) -> tuple[int, str, str]:
+    """Run a command in this process, in a thread and so with an event loop of its own."""
+    result = await asyncio.to_thread(CliRunner().invoke, app, [str(each) for each in arguments])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.stdout, result.stderr
 
 
 async def state(pool: db.Pool) -> list[Any]:
@@ -71,11 +66,11 @@ async def state(pool: db.Pool) -> list[Any]:
     ]
 
 
-async def test_the_second_import_changes_nothing(dsn: str, pool: db.Pool, tmp_path: Path) -> None:
+async def test_the_second_import_changes_nothing(pool: db.Pool, tmp_path: Path) -> None:
     report = tmp_path / "report.json"
     for file, rows, rejected in ((CGET, 9, 3), (FRANCE_SERVICES, 12, 2), (STANDARD, 1, 1)):
         arguments = ("import", file, "--city-by", "departement", "--report", report)
-        code, out, err = await places(dsn, *arguments)
+        code, out, err = await places(*arguments)
         assert code == 0, out + err
         assert f"{rows - rejected}/{rows - rejected}" in err or rows == rejected  # the bar is full
         first = json.loads(report.read_text(encoding="utf-8"))
@@ -84,7 +79,7 @@ async def test_the_second_import_changes_nothing(dsn: str, pool: db.Pool, tmp_pa
         lines = {each["line"] for each in first["findings"] if each["level"] == "rejected"}
         assert len(lines) == rejected
         before = await state(pool)
-        code, out, err = await places(dsn, *arguments)
+        code, out, err = await places(*arguments)
         assert code == 0, out + err
         again = json.loads(report.read_text(encoding="utf-8"))
         assert (again["created"], again["updated"]) == (0, 0)
@@ -93,20 +88,18 @@ async def test_the_second_import_changes_nothing(dsn: str, pool: db.Pool, tmp_pa
         assert await state(pool) == before
 
 
-async def test_places_without_a_city_are_candidates_of_which_nobody_is_told(
-    dsn: str, pool: db.Pool
-) -> None:
-    assert (await places(dsn, "import", CGET))[0] == 0
+async def test_places_without_a_city_are_candidates_of_which_nobody_is_told(pool: db.Pool) -> None:
+    assert (await places("import", CGET))[0] == 0
     assert await pool.fetchval("SELECT count(*) FROM place WHERE status = 'candidate'") == 6
     assert await pool.fetchval("SELECT count(*) FROM outbox") == 0
     # With a city they are taken into the network; others stay.
-    code, out, err = await places(dsn, "import", CGET, "--city-by", "commune")
+    code, out, err = await places("import", CGET, "--city-by", "commune")
     assert code == 0, out + err
     rows = await pool.fetch("SELECT city_id, status, version FROM place WHERE city_id IS NOT NULL")
     assert [tuple(row) for row in rows] == [("nantes", "in_network", 2)]
     assert await pool.fetchval("SELECT count(*) FROM outbox") == 1
     # A place that has a city is not moved to another one by an import.
-    assert (await places(dsn, "import", CGET, "--city", "lille"))[0] == 0
+    assert (await places("import", CGET, "--city", "lille"))[0] == 0
     found = await pool.fetch("SELECT city_id, count(*) FROM place GROUP BY 1 ORDER BY 1")
     assert [tuple(row) for row in found] == [("lille", 5), ("nantes", 1)]
 
@@ -124,20 +117,18 @@ async def test_places_without_a_city_are_candidates_of_which_nobody_is_told(
     ],
 )
 async def test_what_cannot_be_done_is_said_and_nothing_is_stored(
-    dsn: str, pool: db.Pool, arguments: tuple[str | Path, ...], words: str
+    pool: db.Pool, arguments: tuple[str | Path, ...], words: str
 ) -> None:
-    code, out, err = await places(dsn, "import", *arguments)
+    code, out, err = await places("import", *arguments)
     assert code == 2
     assert words in " ".join((out + err).split())
     assert "Traceback" not in err
     assert await pool.fetchval("SELECT count(*) FROM place") == 0
 
 
-async def test_a_dry_run_reports_and_stores_nothing(
-    dsn: str, pool: db.Pool, tmp_path: Path
-) -> None:
+async def test_a_dry_run_reports_and_stores_nothing(pool: db.Pool, tmp_path: Path) -> None:
     report = tmp_path / "report.csv"
-    code, _out, _err = await places(dsn, "import", CGET, "--dry-run", "--report", report)
+    code, _out, _err = await places("import", CGET, "--dry-run", "--report", report)
     assert code == 0
     assert "malformed" in report.read_text(encoding="utf-8")
     assert await pool.fetchval("SELECT count(*) FROM place") == 0
@@ -148,27 +139,34 @@ def big_file(folder: Path, rows: int, *, hours: str = "Mo-Fr 09:00-12:00") -> Pa
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(
-        ["id", "pivot", "nom", "commune", "code_postal", "code_insee", "adresse", "date_maj"]
-        + ["latitude", "longitude", "horaires"]
+        (
+            "id",
+            "pivot",
+            "nom",
+            "commune",
+            "code_postal",
+            "code_insee",
+            "adresse",
+            "date_maj",
+            "horaires",
+        )
     )
     for number in range(rows):
         writer.writerow(
-            [number, "43493312300029", f"Lieu {number}", "Nantes", "44000", "44109"]
-            + ["1 rue du Port", "2026-01-01", "47.2", "-1.55", hours]
+            [number, "", f"Lieu {number}", "Nantes", "44000", "44109", "", "2026-01-01", hours]
         )
     file.write_text(text.getvalue(), encoding="utf-8")
     return file
 
 
 async def test_killed_at_any_moment_and_run_again_it_converges(
-    dsn: str, pool: db.Pool, tmp_path: Path
+    pool: db.Pool, tmp_path: Path
 ) -> None:
     file = big_file(tmp_path, 3000)
-    for at_least in (1, 400, 1200):
+    for at_least in (1, 1000):
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             *("-m", "places", "import", str(file), "--city", "nantes"),
-            env=environment(dsn),
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.DEVNULL,
         )
@@ -182,14 +180,14 @@ async def test_killed_at_any_moment_and_run_again_it_converges(
         stored = await pool.fetchval("SELECT count(*) FROM place")
         told = await pool.fetchval("SELECT count(DISTINCT key) FROM outbox")
         assert stored == told == await pool.fetchval("SELECT count(*) FROM outbox")
-    code, out, err = await places(dsn, "import", file, "--city", "nantes")
+    code, out, err = await places("import", file, "--city", "nantes")
     assert code == 0, out + err
     assert await pool.fetchval("SELECT count(*) FROM place") == 3000
     assert await pool.fetchval("SELECT count(DISTINCT key) FROM outbox") == 3000
     assert await pool.fetchval("SELECT max(version) FROM place") == 1
 
 
-async def test_only_what_the_source_changed_is_taken_over(dsn: str, pool: db.Pool) -> None:
+async def test_only_what_the_source_changed_is_taken_over(pool: db.Pool) -> None:
     first = Details(
         name="Le Dix",
         profile="work_enterprise",
@@ -233,18 +231,18 @@ async def test_two_imports_of_a_source_do_not_run_at_once(pool: db.Pool) -> None
         await holder.execute("SELECT pg_advisory_unlock(7204, hashtext('s'))")
 
 
-async def test_an_export_comes_back_as_it_was(dsn: str, pool: db.Pool, tmp_path: Path) -> None:
+async def test_an_export_comes_back_as_it_was(pool: db.Pool, tmp_path: Path) -> None:
     moved = tmp_path / "moved.csv"
     moved.write_text(
         STANDARD.read_text(encoding="utf-8").replace('"43.52609","5.41423"', '"49.25","4.03"'),
         encoding="utf-8",
     )
-    assert (await places(dsn, "import", moved, "--city", "nantes"))[0] == 0
+    assert (await places("import", moved, "--city", "nantes"))[0] == 0
     before = await state(pool)
     exported = tmp_path / "export.csv"
-    code, out, err = await places(dsn, "export", exported)
+    code, out, err = await places("export", exported)
     assert code == 0, out + err
-    code, out, err = await places(dsn, "import", exported, "--city", "nantes")
+    code, out, err = await places("import", exported, "--city", "nantes")
     assert code == 0, out + err
     assert "unchanged" in out
     assert await state(pool) == before
