@@ -13,7 +13,7 @@ PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3,$(
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install up down status logs kafka demo simulate bench test test-kafka test-faults lint format lock contracts clean clean-data
+.PHONY: help install up down status logs kafka demo simulate bench browser test test-kafka test-faults lint format lock contracts clean clean-data
 
 help: ## This list
 	@echo "make TARGET [VARIABLE=value]"
@@ -60,7 +60,12 @@ bench: $(STAMP) ## Measure the numbers of the goals; writes bench/results.json
 	@"$(RUN)" -m copass bench $(ARGS)
 
 test: $(STAMP) ## Unit, integration and contract tests, against real servers
-	@cd "$(ROOT)" && "$(RUN)" -m pytest -q -n $(WORKERS) --dist loadfile tests/unit tests/integration tests/contract tests/e2e $(ARGS)
+	@cd "$(ROOT)" && "$(RUN)" -m pytest -q -n $(WORKERS) --dist loadfile tests/unit tests/integration tests/contract tests/e2e tests/browser $(ARGS)
+
+browser: ## Install Chromium for the tests of the pages, where there is apt
+	@command -v chromium >/dev/null || { command -v apt-get >/dev/null && \
+		apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium >/dev/null; } || \
+		{ echo "Chromium cannot be installed here (apt-get as root is needed); the tests of the pages are skipped"; exit 1; }
 
 test-kafka: $(STAMP) kafka ## The tests that use a broker, with Apache Kafka
 	@cd "$(ROOT)" && KAFKA=apache "$(RUN)" -m pytest -q -n $(WORKERS) --dist loadfile --only-kafka tests/integration tests/faults $(ARGS)

@@ -1,0 +1,134 @@
+"""The portal behind a real port, the small services behind it, and a real Chromium in front."""
+
+import os
+import re
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from portal.app import create_app
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "integration" / "portal"))
+
+from fake_network import EMAIL, PASSWORD, FakeNetwork, settings_of
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+START_S = 20
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    if CHROMIUM is None:
+        pytest.skip("no browser: chromium is not installed (make browser, or apt install chromium)")
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(
+            executable_path=CHROMIUM,
+            # Chromium's own sandbox refuses to run as root, as containers of CI do.
+            args=["--no-sandbox"] if os.geteuid() == 0 else [],
+        )
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def network() -> FakeNetwork:
+    fake = FakeNetwork(
+        me={
+            "member_id": "0192f000-0000-7000-8000-000000000001",
+            "city_id": "nantes",
+            "display_name": "Claire Démo",
+            "roles": ["member", "operator"],
+        }
+    )
+    for name in ("Atelier du Port", "La Fabrique-des-mots-interminablement-composés", "Halle"):
+        place_id = fake.add_place(name, is_open=name != "Halle")
+        fake.presence[place_id] = {"inside": 12, "capacity": 40}
+    fake.add_card("Carte bleue")
+    fake.add_card("Ancienne", "blocked")
+    fake.accounts.append(
+        {
+            "account_id": "0192f000-0000-7000-8000-0000000000aa",
+            "kind": "member",
+            "balance_minutes": 135,
+            "floor_minutes": -600,
+            "status": "open",
+        }
+    )
+    fake.postings += [
+        {"minutes": -90, "posted_at": "2026-11-20T10:00:00Z", "memo": "Cuisine du vendredi"},
+        {"minutes": 45, "posted_at": "2026-11-19T10:00:00Z", "memo": None},
+    ]
+    return fake
+
+
+@pytest.fixture
+def address(network: FakeNetwork, unused_port: int) -> Iterator[str]:
+    """Where the portal answers."""
+    url = f"http://127.0.0.1:{unused_port}"
+    app = create_app(
+        settings_of(public_url=url),
+        transport=httpx.MockTransport(network.answer),
+        clock=lambda: network.now,
+    )
+    server = uvicorn.Server(
+        uvicorn.Config(app, host="127.0.0.1", port=unused_port, log_config=None, access_log=False)
+    )
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    deadline = time.monotonic() + START_S
+    while not server.started:
+        assert time.monotonic() < deadline, "the portal did not start"
+        time.sleep(0.02)
+    yield url
+    server.should_exit = True
+    thread.join(START_S)
+
+
+OpenPage = Callable[..., Page]
+
+
+@pytest.fixture
+def open_page(browser: Browser, address: str) -> Iterator[OpenPage]:
+    """A page in a browser of its own. At the end, nothing may have been said on its console:
+    a broken content security policy, a missing file or a script error is said there."""
+    contexts = []
+    said: list[str] = []
+
+    def opened(**options: Any) -> Page:
+        context = browser.new_context(base_url=address, **{"locale": "en-GB", **options})
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(20_000)
+        page.on("console", lambda message: said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    # A page with a 4xx is said too, and is what some tests ask for.
+    assert not [line for line in said if not re.search(r"status of 4(03|22)", line)]
+
+
+SignIn = Callable[[Page], None]
+
+
+@pytest.fixture
+def sign_in() -> SignIn:
+    def signed_in(page: Page) -> None:
+        page.goto("/sign-in")
+        page.get_by_label("E-mail").or_(page.get_by_label("Adresse")).fill(EMAIL)
+        page.locator("#password").fill(PASSWORD)
+        page.locator("main button").click()
+        page.wait_for_url("**/co-pass")
+
+    return signed_in
