@@ -16,6 +16,7 @@ from typing import Annotated, Any
 from uuid import uuid4
 
 import typer
+import uvloop
 from rich.console import Console
 
 from copass.demo_api import (
@@ -397,7 +398,7 @@ def demo(
     """Tell the story of the first door; exit code 0 only if every step held."""
     console = Console(soft_wrap=True)
     try:
-        held = asyncio.run(run_demo(home, lang, trials if bench else 0, console))
+        held = uvloop.run(run_demo(home, lang, trials if bench else 0, console))
     except (NotSeeded, Failed, ApiError, Unreachable) as error:
         console.print(f"[red]demo:[/red] {error}", highlight=False)
         raise typer.Exit(1) from error

@@ -13,9 +13,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
+from urllib.parse import urlencode
 from uuid import UUID, uuid4
 
-import httpx
+import orjson
+
+from copass.lean_http import Answer, LeanClient
 
 SERVICES = ("identity", "timebank", "access", "places")
 PORTS = {"portal": 0, "identity": 1, "timebank": 2, "access": 3, "places": 4}
@@ -24,6 +27,8 @@ RETRY_FOR_S = 20.0
 RETRY_PAUSE_MAX_S = 1.0
 TOKEN_LIFETIME_S = 480.0  # of the 600 that identity gives
 RETRIED = frozenset({429, 500, 502, 503, 504})
+
+JSON = {"Content-Type": "application/json"}
 
 Direction = Literal["in", "out"]
 
@@ -93,9 +98,7 @@ def new_tap(door_id: UUID, uid: str, direction: Direction = "in") -> Tap:
 class Api:
     """Use with `open_api`. All methods raise ApiError for a refusal, Unreachable for silence."""
 
-    def __init__(
-        self, client: httpx.AsyncClient, urls: Mapping[str, str], retry_for_s: float
-    ) -> None:
+    def __init__(self, client: LeanClient, urls: Mapping[str, str], retry_for_s: float) -> None:
         self._client = client
         self._retry_for_s = retry_for_s
         self._urls = dict(urls)
@@ -114,7 +117,13 @@ class Api:
                 "username": login.email,
                 "password": login.password,
             }
-            answer = await self._send("identity", "POST", "/v1/oauth/token", data=form)
+            answer = await self._send(
+                "identity",
+                "POST",
+                "/v1/oauth/token",
+                {"Content-Type": "application/x-www-form-urlencoded"},
+                urlencode(form).encode(),
+            )
             token = str(answer["access_token"])
             self._tokens[login.email] = (token, time.monotonic() + TOKEN_LIFETIME_S)
             return token
@@ -123,7 +132,8 @@ class Api:
         self, service: str, path: str, login: Login | None = None, **params: Any
     ) -> dict[str, Any]:
         headers = {} if login is None else {"Authorization": f"Bearer {await self.token(login)}"}
-        return await self._send(service, "GET", path, headers=headers, params=params)
+        query = f"?{urlencode(params)}" if params else ""
+        return await self._send(service, "GET", path + query, headers)
 
     async def command(
         self,
@@ -139,18 +149,16 @@ class Api:
             "Authorization": f"Bearer {await self.token(login)}",
             "Idempotency-Key": key or str(uuid4()),
         }
-        return await self._send(service, method, path, headers=headers, json=body)
+        if body is None:
+            return await self._send(service, method, path, headers)
+        return await self._send(service, method, path, headers | JSON, orjson.dumps(body))
 
     async def tap(self, tap: Tap, reader_key: str) -> TapAnswer:
         """Asks for a decision. After a failure the same tap is sent again."""
         started = time.perf_counter()
-        answer = await self._send(
-            "access",
-            "POST",
-            "/v1/taps",
-            headers={"Authorization": f"Bearer {reader_key}"},
-            json=tap.body(),
-        )
+        headers = {"Authorization": f"Bearer {reader_key}"} | JSON
+        body = orjson.dumps(tap.body())
+        answer = await self._send("access", "POST", "/v1/taps", headers, body)
         return TapAnswer(
             answer["decision"],
             answer["reason"],
@@ -161,22 +169,29 @@ class Api:
 
     async def ready(self, service: str) -> bool:
         try:
-            answer = await self._client.get(f"{self._urls[service]}/readyz", timeout=2)
-        except httpx.HTTPError:
+            answer = await self._client.request("GET", f"{self._urls[service]}/readyz", {})
+        except (OSError, TimeoutError):
             return False
-        return answer.status_code == 200
+        return answer.status == 200
 
-    async def _send(self, service: str, method: str, path: str, **more: Any) -> dict[str, Any]:
+    async def _send(
+        self,
+        service: str,
+        method: str,
+        path: str,
+        headers: Mapping[str, str],
+        body: bytes = b"",
+    ) -> dict[str, Any]:
         url = self._urls[service] + path
         deadline = time.monotonic() + self._retry_for_s
         pause_s = 0.05
         while True:
             try:
-                response = await self._client.request(method, url, **more)
-                if response.status_code not in RETRIED:
-                    return parse(response, f"{method} {service} {path}")
-                trouble = f"{response.status_code} {response.text[:200]}"
-            except httpx.TransportError as error:
+                answer = await self._client.request(method, url, headers, body)
+                if answer.status not in RETRIED:
+                    return parse(answer, f"{method} {service} {path}")
+                trouble = f"{answer.status} {answer.body[:200].decode(errors='replace')}"
+            except (OSError, TimeoutError) as error:
                 trouble = f"{type(error).__name__} {error}"
             if time.monotonic() + pause_s > deadline:
                 raise Unreachable(f"{method} {url}: {trouble}")
@@ -185,22 +200,22 @@ class Api:
             pause_s = min(pause_s * 2, RETRY_PAUSE_MAX_S)
 
 
-def parse(response: httpx.Response, request: str) -> dict[str, Any]:
+def parse(answer: Answer, request: str) -> dict[str, Any]:
     try:
-        body = response.json() if response.content else {}
+        body = orjson.loads(answer.body) if answer.body else {}
     except ValueError:
-        body = {"code": "not_json", "detail": response.text[:200]}
-    if response.is_success:
+        body = {"code": "not_json", "detail": answer.body[:200].decode(errors="replace")}
+    if 200 <= answer.status < 300:
         return dict(body)
-    raise ApiError(response.status_code, body, request)
+    raise ApiError(answer.status, body, request)
 
 
 @asynccontextmanager
 async def open_api(
     urls: Mapping[str, str], *, connections: int = 32, retry_for_s: float = RETRY_FOR_S
 ) -> AsyncIterator[Api]:
-    limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
-    timeout = httpx.Timeout(REQUEST_TIMEOUT_S)
-    # No proxy settings of the environment: the network is on this machine.
-    async with httpx.AsyncClient(limits=limits, timeout=timeout, trust_env=False) as client:
+    client = LeanClient(connections_max=connections, timeout_s=REQUEST_TIMEOUT_S)
+    try:
         yield Api(client, urls, retry_for_s)
+    finally:
+        await client.close()

@@ -16,7 +16,7 @@ from uuid import UUID
 import typer
 
 from copass.demo_api import PORTS, Login
-from copass.demo_data import ADMIN_EMAIL, PASSWORD, DemoNetwork, Member
+from copass.demo_data import ADMIN_EMAIL, OPERATOR_CITY, PASSWORD, DemoNetwork, Member
 from copass.network import state_folder
 
 FILE_NAME = "demo.json"
@@ -44,10 +44,6 @@ class DemoState:
 
 def steward_of(city_id: str) -> Login:
     return Login(f"steward@{city_id}.example", PASSWORD)
-
-
-def operator_of(city_id: str) -> Login:
-    return Login(f"operator@{city_id}.example", PASSWORD)
 
 
 def login_of(member: Member) -> Login:
@@ -96,8 +92,8 @@ def as_json(network: DemoNetwork, state: DemoState) -> dict[str, Any]:
     people = {member.member_id: member for member in network.members}
     personas = {"member": "demo-traveller", "resident": "demo-resident"}
     logins = {role: network.member(key) for role, key in personas.items()} | {
-        "steward": network.member("nantes-00"),
-        "operator": network.member("nantes-01"),
+        "steward": network.member(f"{OPERATOR_CITY}-00"),
+        "operator": network.member(f"{OPERATOR_CITY}-01"),
     }
     return {
         "fingerprint": state.fingerprint,

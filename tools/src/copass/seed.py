@@ -15,6 +15,7 @@ from typing import Annotated, Any, TypeVar
 from uuid import UUID
 
 import typer
+import uvloop
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -262,7 +263,7 @@ def seed(
     home.mkdir(parents=True, exist_ok=True)
     failed = False
     try:
-        asyncio.run(seed_network(home, base_urls(port_base), console))
+        uvloop.run(seed_network(home, base_urls(port_base), console))
     except* (ApiError, Unreachable) as group:
         failed = True
         console.print(f"[red]seed:[/red] {first_leaf(group)}", highlight=False)

@@ -20,6 +20,7 @@ from typing import Annotated, Any, TypeVar
 from uuid import UUID, uuid4, uuid5
 
 import typer
+import uvloop
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
@@ -416,7 +417,7 @@ def simulate(
         f"{day.visits_to_other_cities} visits to other cities, {len(day.losses)} cards lost"
     )
     try:
-        held = asyncio.run(
+        held = uvloop.run(
             run_day(home, cast, day, seed=seed, report=report, check=verify, console=console)
         )
     except (NotSeeded, ApiError, Unreachable) as error:
