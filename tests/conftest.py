@@ -37,6 +37,19 @@ def _is_worker(config: pytest.Config) -> bool:
     return hasattr(config, "workerinput")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--only-kafka", action="store_true", help="Run only the tests that use the broker."
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--only-kafka"):
+        uses = [i for i in items if "kafka_bootstrap" in getattr(i, "fixturenames", ())]
+        config.hook.pytest_deselected(items=[i for i in items if i not in set(uses)])
+        items[:] = uses
+
+
 def pytest_configure(config: pytest.Config) -> None:
     if not _is_worker(config):  # xdist's workers inherit both
         os.environ[HOME] = tempfile.mkdtemp(prefix="copass-tests-")

@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 from uuid import uuid4
 
-from copass.processes import Program, StartError, child_setup, log_tail
+from copass.processes import Program, StartError, child_setup, end_of_log
 from copass.servers import HOST, Server, kafka_answers, unused_port
 
 REPOSITORY = Path(__file__).parents[3]
@@ -144,7 +144,7 @@ def _format(program: Program, command: tuple[str, ...], folder: Path, properties
         )
     temporary.unlink(missing_ok=True)
     if result.returncode != 0:
-        raise StartError(f"Kafka's log folder cannot be made:\n{log_tail(program.log)}")
+        raise StartError(f"Kafka's log folder cannot be made\n{end_of_log(program.log)}")
     making.rename(log_folder)
 
 

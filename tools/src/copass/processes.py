@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
+from typing import Protocol
 
 _CLONE_NEWUSER = 0x10000000
 _PR_SET_PDEATHSIG = 1
@@ -109,7 +110,20 @@ def child_setup(program: Program) -> Callable[[], None]:
     return setup
 
 
-def spawn(program: Program) -> "subprocess.Popen[bytes]":
+class Process(Protocol):
+    """What is asked of a process; subprocess.Popen is one."""
+
+    pid: int
+
+    @property
+    def returncode(self) -> int | None: ...
+    def poll(self) -> int | None: ...
+    def wait(self) -> int: ...
+    def kill(self) -> None: ...
+    def terminate(self) -> None: ...
+
+
+def spawn(program: Program, *, pass_fds: tuple[int, ...] = ()) -> "subprocess.Popen[bytes]":
     """Start it with its output appended to its log. It dies with the calling thread."""
     program.log.parent.mkdir(parents=True, exist_ok=True)
     with program.log.open("ab") as log:
@@ -122,6 +136,7 @@ def spawn(program: Program) -> "subprocess.Popen[bytes]":
                 stdout=log,
                 stderr=log,
                 preexec_fn=child_setup(program),
+                pass_fds=pass_fds,
             )
         except (OSError, subprocess.SubprocessError) as error:
             raise StartError(f"{program.name} cannot be started: {error}") from error
@@ -137,6 +152,13 @@ def log_tail(path: Path, lines: int = 12) -> str:
         return ""
 
 
+def end_of_log(path: Path) -> str:
+    """The end of a log, introduced; with the cause in plain words when it is a full disk."""
+    tail = log_tail(path)
+    full = "the disk is full: free some space\n" if "No space left on device" in tail else ""
+    return f"{full}the end of {path}:\n{tail}"
+
+
 async def wait_ready(
     program: Program,
     process: "subprocess.Popen[bytes]",
@@ -150,8 +172,8 @@ async def wait_ready(
     while True:
         if process.poll() is not None:
             raise StartError(
-                f"{program.name} stopped while starting (exit code {process.returncode}); "
-                f"the end of {program.log}:\n{log_tail(program.log)}"
+                f"{program.name} stopped while starting (exit code {process.returncode})\n"
+                f"{end_of_log(program.log)}"
             )
         try:
             async with asyncio.timeout(5):

@@ -20,7 +20,7 @@ from copass.processes import (
     Program,
     StartError,
     child_setup,
-    log_tail,
+    end_of_log,
     spawn,
     stop,
     unprivileged_identity,
@@ -154,7 +154,7 @@ def _initdb(program: Program, data: Path, password: str) -> None:
                 timeout=120,
             )
         if result.returncode != 0:
-            raise StartError(f"initdb failed; the end of {program.log}:\n{log_tail(program.log)}")
+            raise StartError(f"initdb failed\n{end_of_log(program.log)}")
         making.rename(data)
     finally:
         password_file.unlink(missing_ok=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from copass.processes import Program, StartError, log_tail, spawn
+from copass.processes import Process, Program, StartError, end_of_log, spawn
 
 BACKOFF_FIRST_S = 0.2
 BACKOFF_MAX_S = 10.0
@@ -60,8 +60,14 @@ async def exited(pid: int) -> None:
 class Supervised:
     """`changed` is called after each change of state, with what happened in words."""
 
-    def __init__(self, part: Part, changed: Callable[["Supervised", str], None]) -> None:
+    def __init__(
+        self,
+        part: Part,
+        changed: Callable[["Supervised", str], None],
+        launch: Callable[[Program], Process] = spawn,
+    ) -> None:
         self.part = part
+        self._launch = launch
         self.state = State.stopped
         self.pid: int | None = None
         self.restarts = 0
@@ -172,7 +178,7 @@ class Supervised:
             raise StartError(f"{self.name} cannot be prepared: {error}") from error
         if not self._wanted.is_set():
             return "stopped before it started"
-        process = spawn(self.part.program)
+        process = self._launch(self.part.program)
         self.pid = process.pid
         self._enter(State.starting, f"started, pid {process.pid}")
         readiness = asyncio.create_task(self._until_ready())
@@ -183,19 +189,14 @@ class Supervised:
             raise
         finally:
             readiness.cancel()
-            process.wait()  # at once: it has ended
+            code = process.wait()  # at once: it has ended
             was_ready = self._ready.is_set()
             self._ready.clear()
             self.pid = None
-        code = process.returncode
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         if self._wanted.is_set() and not was_ready:
-            tail = log_tail(self.part.program.log)
-            full = "No space left on device" in tail
-            hint = "the disk is full: free some space\n" if full else ""
             raise StartError(
-                f"{self.name} stopped while starting ({how})\n{hint}"
-                f"the end of {self.part.program.log}:\n{tail}"
+                f"{self.name} stopped while starting ({how})\n{end_of_log(self.part.program.log)}"
             )
         return f"ended ({how})"
 

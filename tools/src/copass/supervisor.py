@@ -34,15 +34,17 @@ from copass.network import (
     python,
     write_atomically,
 )
-from copass.processes import Program, StartError, log_tail, spawn
+from copass.preload import Preloaded
+from copass.processes import Process, Program, StartError, end_of_log, spawn
 from copass.supervised import Part, Supervised, exited
 
 ALREADY_RUNS = 3
 _PR_SET_CHILD_SUBREAPER = 36
 
-READY_TIMEOUT_S = 60.0
-MIGRATE_TIMEOUT_S = 120.0
-SEED_TIMEOUT_S = 600.0
+# Generous: a process that dies is noticed at once, and a busy machine is slow.
+READY_TIMEOUT_S = 120.0
+MIGRATE_TIMEOUT_S = 300.0
+SEED_TIMEOUT_S = 900.0
 REAP_EVERY_S = 2.0
 REQUEST_MAX = 4096
 
@@ -90,6 +92,7 @@ class Supervisor:
         self._client: socket.socket | None = client
         self._stop = asyncio.Event()
         self._pids = network.home / "pids"
+        self._preloaded: Preloaded | None = None
 
     # --- telling ---
 
@@ -147,6 +150,8 @@ class Supervisor:
             with contextlib.suppress(asyncio.CancelledError, Exception):
                 await up
             self.ready = False
+            if self._preloaded is not None:
+                self._preloaded.close()
             self.network.run_file.unlink(missing_ok=True)
             await self._take_down()
             reaper.cancel()
@@ -206,6 +211,7 @@ class Supervisor:
             if log.name != "supervisor.log":
                 rotate_log(log)
 
+        self._preloaded = Preloaded(network.log("preload"))
         self.tell("step", words=f"PostgreSQL, Valkey, Kafka ({network.broker})")
         await self._start(*await asyncio.to_thread(self._servers, keys))
         self.tell("step", words="databases")
@@ -216,14 +222,18 @@ class Supervisor:
         if self.seed:
             self.tell("step", words="demo network")
             await self._seed()
+        self._preloaded.close()
         self._keys = keys
         self._write_run_file()
         self.ready = True
         self.tell("ready")
 
+    def _launch(self, program: Program) -> Process:
+        return spawn(program) if self._preloaded is None else self._preloaded.launch(program)
+
     async def _start(self, *parts: Part) -> None:
         for part in parts:
-            self.parts[part.name] = Supervised(part, self._changed)
+            self.parts[part.name] = Supervised(part, self._changed, self._launch)
         await asyncio.gather(
             *(self.parts[part.name].start(timeout_s=READY_TIMEOUT_S) for part in parts)
         )
@@ -322,7 +332,7 @@ class Supervisor:
 
     async def _run_once(self, program: Program, timeout_s: float) -> None:
         """Run a program to its end. Raises StartError unless it exits with 0 within the time."""
-        process = spawn(program)
+        process = self._launch(program)
         leftovers.note(self._pids, program.name, process.pid)
         started = time.monotonic()
         try:
@@ -341,8 +351,7 @@ class Supervisor:
             leftovers.forget(self._pids, program.name)
         if process.returncode != 0:
             raise StartError(
-                f"{program.name} failed (exit code {process.returncode}); "
-                f"the end of {program.log}:\n{log_tail(program.log)}"
+                f"{program.name} failed (exit code {process.returncode})\n{end_of_log(program.log)}"
             )
         self.tell("done", name=program.name, seconds=round(time.monotonic() - started, 2))
 
