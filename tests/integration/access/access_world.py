@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from aiokafka import AIOKafkaProducer
 from fastapi import FastAPI
 
 import access
@@ -96,6 +97,7 @@ class World:
     door_id: str = field(default_factory=new)
     home_door_id: str = field(default_factory=new)
     reader_id: str = field(default_factory=new)
+    producer: AIOKafkaProducer | None = None
 
     # --- what the other services publish ----------------------------------------------------------
 
@@ -103,33 +105,35 @@ class World:
         self,
         *states: tuple[Topic, str, dict[str, Any] | bytes | None],
         epoch: int = 0,
-        partition: int | None = None,
     ) -> None:
         """Put states on their topics, in this order."""
-        producer = kafka.make_producer(self.settings)
-        await kafka.ensure_topics(self.settings, PROJECTED)
-        await producer.start()
-        try:
-            for topic, key, data in states:
-                event = Event(
-                    id=new_id(),
-                    type="test",
-                    source="/test",
-                    subject=key,
-                    time=datetime.now(UTC),
-                    data=data if isinstance(data, dict) else {},
-                    log_epoch=epoch,
-                )
-                raw_key, value, headers = to_message(event)
-                await producer.send_and_wait(
-                    self.settings.prefixed(topic.name),
-                    key=raw_key,
-                    value=value if isinstance(data, dict) else data,
-                    headers=headers,
-                    partition=partition,
-                )
-        finally:
-            await kafka.stop(producer)
+        if self.producer is None:
+            await kafka.ensure_topics(self.settings, PROJECTED)
+            self.producer = kafka.make_producer(self.settings)
+            await self.producer.start()
+        for topic, key, data in states:
+            event = Event(
+                id=new_id(),
+                type="test",
+                source="/test",
+                subject=key,
+                time=datetime.now(UTC),
+                data=data if isinstance(data, dict) else {},
+                log_epoch=epoch,
+            )
+            raw_key, value, headers = to_message(event)
+            await self.producer.send(
+                self.settings.prefixed(topic.name),
+                key=raw_key,
+                value=value if isinstance(data, dict) else data,
+                headers=headers,
+            )
+        await self.producer.flush()
+
+    async def stop_publishing(self) -> None:
+        if self.producer is not None:
+            await kafka.stop(self.producer)
+            self.producer = None
 
     def place(self, version: int = 1, **changes: Any) -> tuple[Topic, str, dict[str, Any]]:
         now = datetime.now(UTC)
@@ -298,7 +302,9 @@ async def world_of(settings: Settings, pool: Pool) -> AsyncIterator[World]:
         app.state.verifier = Tokens()
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://access") as http:
-            yield World(settings, pool, pipe, app, http)
+            world = World(settings, pool, pipe, app, http)
+            yield world
+            await world.stop_publishing()
     await pipe.close()
 
 

@@ -31,6 +31,7 @@ async def test_taps_go_on_and_a_card_blocked_meanwhile_is_denied(
             await world.ready()
             await until(lambda: is_reason(world, bert.uid, "network_member"))
 
+            await world.stop_publishing()
             broker.kill()
             assert await world.reason(anne.uid) == "network_member"
             assert await world.is_ready()

@@ -15,14 +15,6 @@ async def get(world: World, key: str) -> bytes | None:
     return value
 
 
-async def caught_up(world: World, marker: str) -> None:
-    """Wait for a reader that is published after everything else, in every partition."""
-    for partition in range(world.settings.kafka_partitions):
-        reader_id = f"{marker}-{partition}"
-        await world.publish(world.reader(reader_id=reader_id), partition=partition)
-        await until(lambda reader_id=reader_id: exists(world, f"reader:{reader_id}"))  # type: ignore[misc]  # a lambda's default
-
-
 async def exists(world: World, key: str) -> bool:
     return bool(await world.pipe.call("EXISTS", key))
 
