@@ -1,12 +1,21 @@
+import json
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
+import jsonschema
 import pytest
 from places_world import NANTES, Register
 
 from common.ids import new_id
 from places import service, store
+from places.domain.place import Details
+from places.importing.run import import_places, to_no_city
+
+SCHEMA = json.loads(
+    (Path(__file__).parents[3] / "contracts/events/places.place.changed.v1.json").read_text()
+)
 
 
 def problem(answer: Any) -> tuple[int, str]:
@@ -34,6 +43,8 @@ async def test_a_new_place_is_told_of_with_its_door_policy(register: Register) -
     first, second, third = await register.events(place["place_id"])
     assert (first["version"], first["doors"]) == (1, [])
     assert (second["version"], second["doors"][0]["readers"]) == (2, [])
+    for event in (first, second, third):
+        jsonschema.validate(event, SCHEMA)
     open_ = third["doors"][0].pop("open")
     assert third == {
         "place_id": place["place_id"],
@@ -301,6 +312,40 @@ async def test_readers_are_shown_to_those_who_run_the_place(register: Register) 
     assert (await register.events())[-1]["doors"][0]["readers"] == []
 
 
+# --- candidates
+
+
+async def test_a_city_adopts_a_candidate(register: Register) -> None:
+    candidate = Details(
+        name="Candidat",
+        profile="work_enterprise",
+        postcode="44000",
+        commune="Nantes",
+        opening_hours="24/7",
+        source="s",
+        external_id="1",
+    )
+    await import_places(
+        register.pool, "s", [candidate], to_no_city, register.clock, lambda _count: None
+    )
+    assert (await register.anybody.get("places")).json()["items"] == []
+    (item,) = (await register.anybody.get("places", status="candidate")).json()["items"]
+    path = f"places/{item['place_id']}"
+    assert problem(await register.operator.post(f"{path}/doors", {"name": "Rue"}))[0] == 404
+    status = {"status": "in_network", "reason": ""}
+    answer = await register.federation.send("PUT", f"{path}/status", status)
+    assert problem(answer) == (409, "place_without_city")
+    answer = await register.federation.post(f"{path}/doors", {"name": "Rue"})
+    assert problem(answer) == (409, "place_not_in_network")
+    assert problem(await register.operator.post(f"{path}/adopt", {"city_id": "bourges"}))[0] == 403
+    answer = await register.operator.post(f"{path}/adopt", {"city_id": "nantes"})
+    assert (answer.status_code, answer.json()["status"]) == (200, "in_network")
+    other = register.caller("bourges", "steward")
+    answer = await other.post(f"{path}/adopt", {"city_id": "bourges"})
+    assert problem(answer) == (409, "place_has_city")
+    assert [event["version"] for event in await register.events()] == [2]
+
+
 # --- readers
 
 
@@ -346,7 +391,14 @@ async def test_openness_in_utc_and_on_the_wall(register: Register) -> None:
     night = (await register.anybody.get(path, at="2026-11-22T18:00:00+01:00")).json()
     assert (night["open"], night["reason"], night["until"]) == (False, "outside_hours", None)
     assert night["next_change"]["local"] == "2026-11-23T09:00:00+01:00"
-    for at in ("2026-11-22T10:00:00", "yesterday", "2029-01-01T00:00:00Z", "9999-12-31T23:00:00Z"):
+    for at in (
+        "2026-11-22T10:00:00",
+        "yesterday",
+        "2029-01-01T00:00:00Z",
+        "9999-12-31T23:00:00Z",
+        "0001-01-01T00:00:00+23:00",
+        "99999999999999999999",
+    ):
         assert problem(await register.anybody.get(path, at=at)) == (422, "invalid")
     missing = await register.anybody.get(f"places/{uuid4()}/openness")
     assert problem(missing) == (404, "not_found")

@@ -219,7 +219,11 @@ async def create_place(
         schedule=compile_schedule(details, [], now),
     )
     if not await store.insert_place(conn, place, None, now):
-        raise conflict("place_exists", "There is a place with this id.", field="body.place_id")
+        raise conflict(
+            "place_exists",
+            "There is a place with this id, or with this external_id of this source.",
+            field="body.place_id",
+        )
     await tell(conn, place, [], now)
     return place
 
