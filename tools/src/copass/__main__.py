@@ -27,6 +27,7 @@ ELSEWHERE = {
     "demo": "copass.demo",
     "simulate": "copass.simulate",
     "bench": "copass.bench",
+    "contracts": "copass.contracts",
 }
 
 Name = Annotated[str, typer.Argument(help="postgres, valkey, kafka, identity-api, …")]
@@ -126,6 +127,27 @@ def kill_command(
     if full not in Signals.__members__:
         raise StartError(f"there is no signal {signal}")
     _act("kill", name, signal=int(Signals[full]), stay_down=stay_down)
+
+
+@app.command("run", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def run_command(
+    context: typer.Context,
+    service: Annotated[str, typer.Argument(help="identity, timebank, access or places.")],
+) -> None:
+    """Run a service's own command on this network: `run places import FILE`."""
+    from copass.control import read_run_file, runs
+    from copass.network import SERVICES, environment, load_or_make_secrets
+
+    home = state_folder()
+    run = read_run_file(home)
+    if run is None or not runs(home):
+        raise StartError("the network does not run: `make up` starts it")
+    if service not in SERVICES:
+        raise StartError(f"there is no service {service}: {', '.join(SERVICES)}")
+    network = network_from_environment(port_base=run["port_base"], broker=run["broker"])
+    settings = environment(network, load_or_make_secrets(home), service)
+    command = [sys.executable, "-m", service, *context.args]
+    os.execve(sys.executable, command, {**os.environ, **settings})  # noqa: S606 - no shell wanted
 
 
 def _fetch_kafka() -> None:

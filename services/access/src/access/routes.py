@@ -241,6 +241,7 @@ def page_of(rows: Sequence[store.TapRow], limit: int) -> TapPage:
 async def get_presence(
     place_id: UUID, request: Request, principal: CurrentPrincipal, pipe: Pipe
 ) -> PresenceAnswer:
+    """A number, never names. For the operators and stewards of the place's city."""
     place = await service.place_of(pipe, principal, place_id, federation=False)
     inside = await live_store.count_inside(pipe, place.place_id, request.app.state.clock())
     return PresenceAnswer(inside=inside, capacity=place.capacity)

@@ -81,6 +81,7 @@ async def list_cities(
     limit: Limit = 50,
     cursor: Annotated[Slug | None, Query(description="`next` of the page before")] = None,
 ) -> Any:
+    """The cities of the federation. For whoever has a token."""
     async with context.pool.acquire() as conn:
         cities = await store.list_cities(conn, after=cursor, limit=limit + 1)
     return page(cities, limit, CityAnswer.of, lambda city: city.city_id)
@@ -88,6 +89,7 @@ async def list_cities(
 
 @router.get("/cities/{city_id}", tags=["cities"])
 async def read_city(city_id: str, context: CurrentContext, _actor: CurrentActor) -> CityAnswer:
+    """One city. For whoever has a token."""
     async with context.pool.acquire() as conn:
         city = await store.get_city(conn, city_id)
     if city is None:
@@ -165,6 +167,7 @@ async def list_members(
     limit: Limit = 50,
     cursor: Cursor = None,
 ) -> Any:
+    """The members of a city. For its stewards and the federation's admins."""
     if not actor.manages(city_id, "steward"):
         raise forbidden()
     async with context.pool.acquire() as conn:
@@ -176,12 +179,14 @@ async def list_members(
 async def read_member(
     member_id: UUID, context: CurrentContext, actor: CurrentActor
 ) -> MemberAnswer:
+    """One member. For that member, the stewards of the city, and the federation's admins."""
     async with context.pool.acquire() as conn:
         return MemberAnswer.of(await service.read_member(conn, actor, member_id))
 
 
 @router.get("/me", tags=["members"])
 async def read_me(context: CurrentContext, actor: CurrentActor) -> MemberAnswer:
+    """The caller, as far as identity knows them. For whoever has a member's token."""
     if actor.kind != "member":
         raise forbidden("A service is no member.")
     async with context.pool.acquire() as conn:
@@ -245,6 +250,7 @@ async def suspend_member(member_id: UUID, command: CurrentCommand) -> Response:
 
 @router.post("/members/{member_id}/reinstate", response_model=MemberAnswer, tags=["members"])
 async def reinstate_member(member_id: UUID, command: CurrentCommand) -> Response:
+    """Let a suspended member in again. For the stewards of the city and the federation's admins."""
     return await command.run(
         {},
         lambda conn: service.change_status(
@@ -298,6 +304,9 @@ class CreateOrganisation(Body):
     "/organisations", status_code=201, response_model=OrganisationAnswer, tags=["organisations"]
 )
 async def create_organisation(body: CreateOrganisation, command: CurrentCommand) -> Response:
+    """Register an organisation: a payer may not be the user. For the stewards of the city and the
+    federation's admins.
+    """
     organisation_id = body.organisation_id or new_id()
     return await command.run(
         body.model_dump(mode="json"),
@@ -323,6 +332,7 @@ async def list_organisations(
     limit: Limit = 50,
     cursor: Cursor = None,
 ) -> Any:
+    """The organisations of a city. For its stewards and the federation's admins."""
     if not actor.manages(city_id, "steward"):
         raise forbidden()
     async with context.pool.acquire() as conn:
@@ -334,6 +344,7 @@ async def list_organisations(
 async def read_organisation(
     organisation_id: UUID, context: CurrentContext, actor: CurrentActor
 ) -> OrganisationAnswer:
+    """One organisation. For the stewards of its city and the federation's admins."""
     async with context.pool.acquire() as conn:
         found = await service.read_organisation(conn, actor, organisation_id)
     return OrganisationAnswer.of(found)
@@ -384,6 +395,7 @@ async def list_cards(
     limit: Limit = 50,
     cursor: Cursor = None,
 ) -> Any:
+    """The cards of a member. For the holder, and the stewards and operators of the city."""
     async with context.pool.acquire() as conn:
         member = await service.read_member(conn, actor, member_id or actor.id)
         cards = await store.list_cards(
@@ -398,6 +410,9 @@ class BlockCard(Body):
 
 @router.post("/cards/{card_id}/block", response_model=CardAnswer, tags=["cards"])
 async def block_card(card_id: UUID, body: BlockCard, command: CurrentCommand) -> Response:
+    """Block a card: it opens nothing any more. For the holder, the stewards of the city, and the
+    federation's admins.
+    """
     return await command.run(
         body.model_dump(mode="json"),
         lambda conn: service.block_card(
@@ -409,6 +424,7 @@ async def block_card(card_id: UUID, body: BlockCard, command: CurrentCommand) ->
 
 @router.post("/cards/{card_id}/unblock", response_model=CardAnswer, tags=["cards"])
 async def unblock_card(card_id: UUID, command: CurrentCommand) -> Response:
+    """Let a blocked card open doors again. For stewards of the city and federation admins."""
     return await command.run(
         {},
         lambda conn: service.unblock_card(
@@ -492,6 +508,9 @@ async def list_readers(
     limit: Limit = 50,
     cursor: Cursor = None,
 ) -> Any:
+    """The readers of a city, without their keys. For its operators and stewards, and the
+    federation's admins.
+    """
     if not actor.manages(city_id, "steward", "operator"):
         raise forbidden()
     async with context.pool.acquire() as conn:
@@ -514,6 +533,9 @@ async def rotate_reader(reader_id: UUID, command: CurrentCommand) -> Response:
 
 @router.post("/readers/{reader_id}/revoke", response_model=ReaderAnswer, tags=["readers"])
 async def revoke_reader(reader_id: UUID, command: CurrentCommand) -> Response:
+    """End a reader's key: what it sends is refused. For the operators and stewards of the city, and
+    the federation's admins.
+    """
     return await command.run(
         {},
         lambda conn: service.revoke_reader(
@@ -572,6 +594,7 @@ def with_client_secret(command: CurrentCommand, answer: dict[str, Any]) -> dict[
 async def list_clients(
     context: CurrentContext, actor: CurrentActor, limit: Limit = 50, cursor: Cursor = None
 ) -> Any:
+    """The service clients, without their secrets. For the federation's admins."""
     if not actor.is_federation_admin:
         raise forbidden()
     async with context.pool.acquire() as conn:
@@ -581,6 +604,9 @@ async def list_clients(
 
 @router.post("/clients/{client_id}/rotate", response_model=ClientWithSecret, tags=["clients"])
 async def rotate_client(client_id: UUID, command: CurrentCommand) -> Response:
+    """Give a service client a new secret; the old one is refused at once. For the federation's
+    admins.
+    """
     return await command.run(
         {},
         lambda conn: service.change_client(
@@ -593,6 +619,7 @@ async def rotate_client(client_id: UUID, command: CurrentCommand) -> Response:
 
 @router.post("/clients/{client_id}/revoke", response_model=ClientAnswer, tags=["clients"])
 async def revoke_client(client_id: UUID, command: CurrentCommand) -> Response:
+    """End a service client: it gets no more tokens. For the federation's admins."""
     return await command.run(
         {},
         lambda conn: service.change_client(
