@@ -395,7 +395,7 @@ async def list_cards(
     limit: Limit = 50,
     cursor: Cursor = None,
 ) -> Any:
-    """The cards of a member. For the holder, and the stewards and operators of the city."""
+    """The cards of a member. For the holder, and the stewards of the city."""
     async with context.pool.acquire() as conn:
         member = await service.read_member(conn, actor, member_id or actor.id)
         cards = await store.list_cards(
