@@ -159,6 +159,27 @@ async def test_a_log_that_is_behind_its_watermark_is_told_everything_again(
     assert sorted(from_message(r.value, r.headers).log_epoch for r in states) == [0] * 10 + [1] * 5
 
 
+async def test_a_topic_that_came_back_with_fewer_partitions_is_told_everything_again(
+    config: Settings, pool: db.Pool
+) -> None:
+    """The end of a partition that is no more is never told: the relay must not wait for it."""
+    async with running(Relay(config, TOPICS).run):
+        async with pool.acquire() as conn, conn.transaction():
+            await bump(conn, "state")
+        await until(lambda: all_published(pool))
+    await pool.execute(
+        "INSERT INTO outbox_watermark (topic, partition, next_offset) VALUES ($1, 7, 40)",
+        COUNTERS.name,
+    )
+    async with pool.acquire() as conn, conn.transaction():
+        await bump(conn, "another")
+    async with running(Relay(config, TOPICS).run):
+        await until(lambda: all_published(pool), 8)
+    assert await pool.fetchval("SELECT log_epoch FROM outbox_log WHERE topic = $1", COUNTERS.name)
+    counters = [orjson.loads(r.value)["counter"] for r in await read_all(config, COUNTERS)]
+    assert sorted(counters) == ["another", "state", "state"]
+
+
 async def test_housekeeping_forgets_old_facts_and_superseded_states_only(
     config: Settings, pool: db.Pool
 ) -> None:

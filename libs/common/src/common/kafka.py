@@ -93,3 +93,23 @@ async def ensure_topics(settings: ServiceSettings, topics: Sequence[Topic]) -> N
                     return
         finally:
             await admin.close()
+
+
+async def partition_counts(settings: ServiceSettings, topics: Sequence[Topic]) -> dict[str, int]:
+    """How many partitions each of these topics has now, by its logical name; absent: none.
+
+    Raises KafkaError or TimeoutError when the broker does not answer.
+    """
+    admin = AIOKafkaAdminClient(
+        bootstrap_servers=settings.kafka_bootstrap,
+        client_id=settings.service,
+        request_timeout_ms=SEND_TIMEOUT_S * 1000,
+    )
+    names = {settings.prefixed(topic.name): topic.name for topic in topics}
+    async with asyncio.timeout(SEND_TIMEOUT_S * 2):
+        try:
+            await admin.start()
+            described = await admin.describe_topics(list(names))
+        finally:
+            await admin.close()
+    return {names[each["topic"]]: len(each["partitions"]) for each in described}

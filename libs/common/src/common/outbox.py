@@ -137,6 +137,7 @@ class Relay:
         try:
             await self._be_elected(connection)
             await kafka.ensure_topics(self.settings, self.topics)
+            await self._check_partitions(connection)
             producer = kafka.make_producer(self.settings)
             probe = kafka.make_consumer(self.settings)
             try:
@@ -248,6 +249,21 @@ class Relay:
                 topic, value=value, key=key, headers=headers
             )
             return sent
+
+    async def _check_partitions(self, connection: db.Connection) -> None:
+        """A partition that was acknowledged and is no more was lost with its whole log.
+
+        A topic may come back with fewer partitions than it had: whoever asks a broker for a topic
+        first may make it, with the broker's own count. The end of a partition that does not exist
+        is never told, so asking for it would end every life of this relay.
+        """
+        counts = await kafka.partition_counts(self.settings, self.topics)
+        known = await watermarks(connection)
+        gone = {
+            topic for topic, partition in known if partition >= counts.get(topic, partition + 1)
+        }
+        if gone:
+            await self._start_again(connection, gone)
 
     async def _check_log(self, connection: db.Connection, probe: AIOKafkaConsumer) -> None:
         """Compare the broker's end offsets with what it acknowledged; behind means lost."""
