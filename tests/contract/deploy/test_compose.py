@@ -101,3 +101,10 @@ def test_the_tap_stream_is_kept_and_never_evicted(compose: dict[str, Any]) -> No
     command = " ".join(compose["services"]["valkey"]["command"])
     assert "--appendonly yes" in command
     assert "--maxmemory-policy noeviction" in command
+
+
+def test_the_broker_is_the_version_that_we_test_with(compose: dict[str, Any]) -> None:
+    pom = (ROOT / "tools/kafka/pom.xml").read_text("utf-8")
+    tested = re.search(r"<kafka.version>([\d.]+)</kafka.version>", pom)
+    assert tested
+    assert compose["services"]["kafka"]["image"] == f"apache/kafka:{tested.group(1)}"
