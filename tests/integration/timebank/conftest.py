@@ -79,6 +79,13 @@ class Caller:
             options["json"] = body
         return await self.http.post(f"/v1/{path}", headers=headers, **options)
 
+    async def patch(self, path: str, body: Any, *, key: str | None = None) -> httpx.Response:
+        headers = {
+            "Authorization": f"Bearer {self.token}",
+            "Idempotency-Key": key or str(new_id()),
+        }
+        return await self.http.patch(f"/v1/{path}", headers=headers, json=body)
+
     async def pay(
         self,
         payer: UUID | str,

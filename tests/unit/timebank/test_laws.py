@@ -22,6 +22,7 @@ NOW = datetime(2026, 11, 22, 10, 0, tzinfo=UTC)
 # Times say nothing about the laws, and a busy machine is slow.
 at_any_speed = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 FLOORS = {1: -600, 2: -600, 3: 0, 4: None}
+CEILINGS = {2: 500, 3: 300}
 CITIES = {1: "nantes", 2: "nantes", 3: "nantes", 4: "nantes", 5: "bourges"}
 STEWARD = Actor("steward", "nantes", steward=True)
 
@@ -30,7 +31,15 @@ def books() -> Books:
     return Books(
         accounts={
             UUID(int=n): Account(
-                UUID(int=n), CITIES[n], "organisation", UUID(int=n), True, FLOORS.get(n), 0, 0
+                id=UUID(int=n),
+                city_id=CITIES[n],
+                kind="organisation",
+                owner_id=UUID(int=n),
+                open=True,
+                floor_minutes=FLOORS.get(n),
+                balance_minutes=0,
+                version=0,
+                ceiling_minutes=CEILINGS.get(n),
             )
             for n in CITIES
         }
@@ -75,6 +84,11 @@ def test_the_laws_hold_after_every_request(requests: list[TransferRequest]) -> N
         # The floor is never crossed.
         assert all(
             item.floor_minutes is None or item.balance_minutes >= item.floor_minutes
+            for item in now_books.accounts.values()
+        )
+        # Nor the ceiling.
+        assert all(
+            item.ceiling_minutes is None or item.balance_minutes <= item.ceiling_minutes
             for item in now_books.accounts.values()
         )
         # What was refused or repeated changes nothing.

@@ -35,6 +35,7 @@ def create_app(settings: Settings | None = None, clock: Clock = utc_now) -> Fast
             ) as pool,
         ):
             app.state.pool = pool
+            app.state.clock = clock
             app.state.ledger = Ledger(pool, clock)
             app.state.verifier = TokenVerifier(
                 issuer=settings.token_issuer,

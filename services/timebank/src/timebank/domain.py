@@ -23,12 +23,16 @@ Side = Literal["payer", "payee"]
 CLEARING_KINDS: frozenset[AccountKind] = frozenset({"in_transit", "clearing"})
 # Of the whole city: its residents may see them.
 COMMON_KINDS: frozenset[AccountKind] = frozenset({"commons", "solidarity_fund"})
+# Whose stewards may let them fall without end.
+FLOORLESS_KINDS: frozenset[AccountKind] = frozenset({"commons"})
+# Two hours: enough to notice before the next usual exchange is refused.
+WARNING_MARGIN_MINUTES = 120
 COMMON_FLOORS: dict[AccountKind, int | None] = {"commons": None, "solidarity_fund": 0}
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """An account of a city's book. `version` counts its postings; a None floor is no floor."""
+    """An account of a city's book. `version` counts its postings; a None limit is no limit."""
 
     id: UUID
     city_id: str
@@ -38,6 +42,14 @@ class Account:
     floor_minutes: int | None
     balance_minutes: int
     version: int
+    ceiling_minutes: int | None = None
+
+    @property
+    def left_minutes(self) -> int | None:
+        """What can still be given before the floor; None: no floor."""
+        if self.floor_minutes is None:
+            return None
+        return self.balance_minutes - self.floor_minutes
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,12 +113,16 @@ class TransferRequest:
 
 @dataclass(frozen=True, slots=True)
 class Posting:
-    """One line of an account: its number there, the minutes, the balance after it."""
+    """One line of an account: its number there, the minutes, the balance after it.
+
+    `left_minutes`: what its giver can still give, when that is little; else None.
+    """
 
     account_id: UUID
     minutes: int
     account_version: int
     balance_minutes: int
+    left_minutes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +150,11 @@ RejectionCode = Literal[
     "cross_city_not_available",
     "account_closed",
     "insufficient_time",
+    "ceiling_exceeded",
     "balance_out_of_range",
+    "limit_passed",
+    "floor_required",
+    "account_exists",
     "already_reversed",
     "not_reversible",
     "transfer_id_reused",
@@ -144,7 +164,7 @@ RejectionCode = Literal[
 
 # Refusals that come from what happened since: a request that was done before may meet them now.
 CHANGING: frozenset[RejectionCode] = frozenset(
-    {"account_closed", "insufficient_time", "balance_out_of_range"}
+    {"account_closed", "insufficient_time", "ceiling_exceeded", "balance_out_of_range"}
 )
 
 
@@ -262,13 +282,18 @@ def check_state(request: TransferRequest, accounts: dict[UUID, Account]) -> Reje
         minutes = account.balance_minutes + leg.minutes
         if not account.open:
             return Rejected("account_closed", "This account is closed.", side_of(leg))
-        floor = account.floor_minutes
-        if leg.minutes < 0 and floor is not None and minutes < floor:
+        left = account.left_minutes
+        if leg.minutes < 0 and left is not None and left + leg.minutes < 0:
             return Rejected(
                 "insufficient_time",
-                f"The account would stand at {minutes} minutes; its floor is {floor}.",
+                f"The account would stand at {minutes} minutes; its floor is"
+                f" {account.floor_minutes}.",
                 side_of(leg),
             )
+        ceiling = account.ceiling_minutes
+        if leg.minutes > 0 and ceiling is not None and minutes > ceiling:
+            # Not how far it is: the balance of who receives is not the giver's to know.
+            return Rejected("ceiling_exceeded", "The account cannot receive so much.", side_of(leg))
         if abs(minutes) > MINUTES_MAX:
             return Rejected(
                 "balance_out_of_range", "The balance would be beyond all measure.", side_of(leg)
@@ -285,11 +310,15 @@ def side_of(leg: Leg) -> Side:
 
 
 def post_leg(account: Account, leg: Leg) -> Posting:
+    left = None
+    if leg.minutes < 0 and account.left_minutes is not None:
+        left = account.left_minutes + leg.minutes
     return Posting(
         account_id=account.id,
         minutes=leg.minutes,
         account_version=account.version + 1,
         balance_minutes=account.balance_minutes + leg.minutes,
+        left_minutes=left if left is not None and left < WARNING_MARGIN_MINUTES else None,
     )
 
 
@@ -309,6 +338,28 @@ def take_back(transfer: Transfer, actor: Actor) -> tuple[Leg, ...] | Rejected:
     if transfer.kind == "reversal":
         return Rejected("not_reversible", "A reversal is not taken back: transfer again.")
     return tuple(Leg(item.account_id, -item.minutes) for item in transfer.postings)
+
+
+def set_limits(
+    account: Account, actor: Actor, *, floor_minutes: int | None, ceiling_minutes: int | None
+) -> Account | Rejected:
+    """The account with other limits, which its balance must be within."""
+    if not actor.is_steward_of(account.city_id):
+        if actor.may_know_of(account.city_id):
+            return Rejected("forbidden", "Only a steward of the city sets limits.")
+        return Rejected("not_found", "There is no such account.")
+    if actor.owns(account):
+        return Rejected("forbidden", "The limits of your own account are set by another steward.")
+    if account.kind in CLEARING_KINDS:
+        return Rejected("account_reserved", "The limits between cities are set by clearing.")
+    if floor_minutes is None and account.kind not in FLOORLESS_KINDS:
+        return Rejected("floor_required", "Only the commons goes without a floor.")
+    changed = replace(account, floor_minutes=floor_minutes, ceiling_minutes=ceiling_minutes)
+    if changed.left_minutes is not None and changed.left_minutes < 0:
+        return Rejected("limit_passed", "The account stands below this floor already.")
+    if ceiling_minutes is not None and account.balance_minutes > ceiling_minutes:
+        return Rejected("limit_passed", "The account stands above this ceiling already.")
+    return changed
 
 
 @dataclass(slots=True)

@@ -1,22 +1,25 @@
 """The time bank over HTTP: parse, call, map the answer."""
 
+from collections.abc import Awaitable, Callable
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Request
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from common.auth import CurrentPrincipal, Principal
-from common.db import Pool
+from common.clock import Clock
+from common.db import Conn, Pool
 from common.fields import Body, LongText, Minutes, Slug
-from common.idempotency import IdempotencyKey
+from common.idempotency import Answer, IdempotencyKey, run_once
 from common.ids import new_id
 from common.problems import Problem, forbidden, invalid, not_found
 from common.web import StrictRoute
-from timebank import store
+from timebank import service, store
 from timebank.domain import (
     COMMON_KINDS,
+    MINUTES_MAX,
     Account,
     AccountKind,
     Actor,
@@ -43,7 +46,10 @@ STATUS: dict[RejectionCode, int] = {
     "forbidden": 403,
     "account_closed": 409,
     "insufficient_time": 409,
+    "ceiling_exceeded": 409,
     "balance_out_of_range": 409,
+    "limit_passed": 409,
+    "account_exists": 409,
     "already_reversed": 409,
     "not_reversible": 409,
 }
@@ -65,6 +71,12 @@ def get_ledger(request: Request) -> Ledger:
     return ledger
 
 
+def get_clock(request: Request) -> Clock:
+    clock: Clock = request.app.state.clock
+    return clock
+
+
+TheClock = Annotated[Clock, Depends(get_clock)]
 Database = Annotated[Pool, Depends(get_pool)]
 TheLedger = Annotated[Ledger, Depends(get_ledger)]
 Limit = Annotated[int, Query(ge=1, le=PAGE_MAX)]
@@ -94,6 +106,41 @@ def problem_of(rejected: Rejected, *, of_body: bool = True) -> Problem:
     return Problem(STATUS.get(rejected.code, 422), rejected.code, rejected.detail, field=field)
 
 
+View = TypeVar("View", bound=BaseModel)
+Decided = TypeVar("Decided")
+
+
+async def once(
+    request: Request,
+    actor: Actor,
+    key: str,
+    body: BaseModel | None,
+    decide: Callable[[Conn, datetime], Awaitable[Decided | Rejected]],
+    view: Callable[[Decided], View],
+    *,
+    as_: type[View],
+    status: int = 200,
+) -> View:
+    """Do a command in one transaction, once per caller, route and key; raise what refuses it."""
+    now = get_clock(request)()
+
+    async def command(conn: Conn) -> Answer:
+        decided = await decide(conn, now)
+        if isinstance(decided, Rejected):
+            raise problem_of(decided, of_body=False)
+        return Answer(status, view(decided).model_dump(mode="json"))
+
+    answer = await run_once(
+        get_pool(request),
+        scope=f"{actor.id}:{request.method} {request.url.path}",
+        key=key,
+        request=body.model_dump(mode="json", exclude_unset=True) if body else {},
+        now=now,
+        command=command,
+    )
+    return as_.model_validate(answer.body)
+
+
 # ── Transfers ───────────────────────────────────────────────────────────────────────────────────
 
 
@@ -112,6 +159,14 @@ class PostingView(BaseModel):
     minutes: int
 
 
+class WarningView(BaseModel):
+    """An account is near its floor: `left_minutes` could still be given when this was posted."""
+
+    code: Literal["near_floor"] = "near_floor"
+    account_id: UUID
+    left_minutes: int
+
+
 class TransferView(BaseModel):
     transfer_id: UUID
     city_id: str
@@ -120,6 +175,23 @@ class TransferView(BaseModel):
     memo: str | None
     reverses: UUID | None
     postings: list[PostingView]
+
+
+class PostedView(TransferView):
+    """What who asked is told beyond what everybody concerned may read."""
+
+    warnings: list[WarningView]
+
+
+def view_posted(transfer: Transfer) -> PostedView:
+    return PostedView(
+        **view_transfer(transfer).model_dump(),
+        warnings=[
+            WarningView(account_id=posting.account_id, left_minutes=posting.left_minutes)
+            for posting in transfer.postings
+            if posting.left_minutes is not None
+        ],
+    )
 
 
 def view_transfer(transfer: Transfer, *, with_memo: bool = True) -> TransferView:
@@ -141,7 +213,7 @@ def view_transfer(transfer: Transfer, *, with_memo: bool = True) -> TransferView
 @router.post("/transfers", status_code=201)
 async def post_transfer(
     body: TransferBody, key: IdempotencyKey, actor: CurrentActor, ledger: TheLedger
-) -> TransferView:
+) -> PostedView:
     """Give minutes. Done once per Idempotency-Key, and once per transfer_id."""
     done = await ledger.post(
         TransferRequest(
@@ -155,13 +227,13 @@ async def post_transfer(
     )
     if isinstance(done, Rejected):
         raise problem_of(done)
-    return view_transfer(done)
+    return view_posted(done)
 
 
 @router.post("/transfers/{transfer_id}/reverse", status_code=201)
 async def reverse_transfer(
     transfer_id: UUID, key: IdempotencyKey, actor: CurrentActor, pool: Database, ledger: TheLedger
-) -> TransferView:
+) -> PostedView:
     """Take a transfer back, whole and once, by a new transfer that names it."""
     async with pool.acquire() as conn:
         original = await store.find_transfer(conn, transfer_id)
@@ -182,7 +254,7 @@ async def reverse_transfer(
     )
     if isinstance(done, Rejected):
         raise problem_of(done, of_body=False)
-    return view_transfer(done)
+    return view_posted(done)
 
 
 @router.get("/transfers/{transfer_id}")
@@ -219,6 +291,7 @@ class AccountView(BaseModel):
     status: Literal["open", "closed"]
     balance_minutes: int
     floor_minutes: int | None
+    ceiling_minutes: int | None
     version: int
 
 
@@ -236,8 +309,66 @@ def view_account(account: Account) -> AccountView:
         status="open" if account.open else "closed",
         balance_minutes=account.balance_minutes,
         floor_minutes=account.floor_minutes,
+        ceiling_minutes=account.ceiling_minutes,
         version=account.version,
     )
+
+
+# An upper limit of 0 for floors: a balance that may not be used up is no trust in anybody.
+Floor = Annotated[int, Field(strict=True, ge=-MINUTES_MAX, le=0)]
+Ceiling = Annotated[int, Field(strict=True, ge=0, le=MINUTES_MAX)]
+
+
+class AccountBody(Body):
+    """An organisation's account. `owner_id` is the organisation's id."""
+
+    account_id: UUID | None = None
+    city_id: Slug
+    kind: Literal["organisation"] = "organisation"
+    owner_id: UUID
+    floor_minutes: Floor = 0
+    ceiling_minutes: Ceiling | None = None
+
+
+@router.post("/accounts", status_code=201)
+async def open_account(
+    body: AccountBody, request: Request, key: IdempotencyKey, actor: CurrentActor
+) -> AccountView:
+    """Open the account of an organisation. One for each organisation and city."""
+
+    async def decide(conn: Conn, now: datetime) -> Account | Rejected:
+        return await service.open_organisation(
+            conn,
+            actor,
+            account_id=body.account_id or new_id(),
+            city_id=body.city_id,
+            owner_id=body.owner_id,
+            floor_minutes=body.floor_minutes,
+            ceiling_minutes=body.ceiling_minutes,
+            now=now,
+        )
+
+    return await once(request, actor, key, body, decide, view_account, as_=AccountView, status=201)
+
+
+class LimitsBody(Body):
+    """What is left out stays; null is no limit."""
+
+    floor_minutes: Floor | None = None
+    ceiling_minutes: Ceiling | None = None
+
+
+@router.patch("/accounts/{account_id}")
+async def change_account(
+    account_id: UUID, body: LimitsBody, request: Request, key: IdempotencyKey, actor: CurrentActor
+) -> AccountView:
+    """Give an account another floor or ceiling; its balance must be within them."""
+    changes = body.model_dump(exclude_unset=True)
+
+    async def decide(conn: Conn, now: datetime) -> Account | Rejected:
+        return await service.change_limits(conn, actor, account_id, changes, now)
+
+    return await once(request, actor, key, body, decide, view_account, as_=AccountView)
 
 
 @router.get("/accounts")

@@ -1,6 +1,6 @@
 """What the time bank does: one transaction each; load and lock, decide, save, tell the others."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -16,6 +16,7 @@ from timebank.batcher import Batcher
 from timebank.domain import (
     COMMON_FLOORS,
     Account,
+    Actor,
     Books,
     Outcome,
     Posted,
@@ -23,6 +24,7 @@ from timebank.domain import (
     Transfer,
     TransferRequest,
     decide_all,
+    set_limits,
 )
 from timebank.store import KeyUsed, Standing
 
@@ -157,6 +159,66 @@ async def save_outcomes(
         await outbox.add_many(
             conn, topic=events.TRANSFERS, type=events.TRANSFER_POSTED, items=facts, now=now
         )
+
+
+# ── Accounts ────────────────────────────────────────────────────────────────────────────────────
+
+
+async def open_organisation(
+    conn: Conn,
+    actor: Actor,
+    *,
+    account_id: UUID,
+    city_id: str,
+    owner_id: UUID,
+    floor_minutes: int,
+    ceiling_minutes: int | None,
+    now: datetime,
+) -> Account | Rejected:
+    """Open the account of an organisation in the steward's city."""
+    if not actor.is_steward_of(city_id):
+        if actor.may_know_of(city_id):
+            return Rejected("forbidden", "Only a steward of the city opens accounts.")
+        return Rejected("not_found", "There is no such city.")
+    if not await store.has_book(conn, city_id):
+        return Rejected("not_found", "There is no such city.")
+    opened = await store.open_account(
+        conn,
+        account_id=account_id,
+        city_id=city_id,
+        kind="organisation",
+        owner_id=owner_id,
+        floor_minutes=floor_minutes,
+        ceiling_minutes=ceiling_minutes,
+        now=now,
+    )
+    if not opened:
+        return Rejected("account_exists", "This organisation, or this id, has an account already.")
+    account = (await store.lock_accounts(conn, [account_id]))[account_id]
+    await store.save_limits(conn, account, set_by=actor.id, now=now)
+    return account
+
+
+async def change_limits(
+    conn: Conn,
+    actor: Actor,
+    account_id: UUID,
+    changes: Mapping[str, int | None],
+    now: datetime,
+) -> Account | Rejected:
+    """Give an account other limits: `floor_minutes`, `ceiling_minutes`; one not named stays."""
+    account = (await store.lock_accounts(conn, [account_id])).get(account_id)
+    if account is None:
+        return Rejected("not_found", "There is no such account.")
+    changed = set_limits(
+        account,
+        actor,
+        floor_minutes=changes.get("floor_minutes", account.floor_minutes),
+        ceiling_minutes=changes.get("ceiling_minutes", account.ceiling_minutes),
+    )
+    if isinstance(changed, Account):
+        await store.save_limits(conn, changed, set_by=actor.id, now=now)
+    return changed
 
 
 # ── What identity tells ─────────────────────────────────────────────────────────────────────────

@@ -47,8 +47,8 @@ class Book:
 
 
 SELECT_ACCOUNT = (
-    "SELECT account_id, city_id, kind, owner_id, status, floor_minutes, balance_minutes, version"
-    " FROM account"
+    "SELECT account_id, city_id, kind, owner_id, status, floor_minutes, balance_minutes, version,"
+    " ceiling_minutes FROM account"
 )
 
 
@@ -62,6 +62,7 @@ def to_account(row: Row) -> Account:
         floor_minutes=row["floor_minutes"],
         balance_minutes=row["balance_minutes"],
         version=row["version"],
+        ceiling_minutes=row["ceiling_minutes"],
     )
 
 
@@ -89,8 +90,8 @@ SELECT_TRANSFER = """
     LEFT JOIN transfer_memo m USING (transfer_id)
     CROSS JOIN LATERAL (
         SELECT array_agg(
-            (p.account_id, p.minutes, p.account_version, p.balance_minutes) ORDER BY p.minutes,
-            p.account_id
+            (p.account_id, p.minutes, p.account_version, p.balance_minutes, p.left_minutes)
+            ORDER BY p.minutes, p.account_id
         ) AS postings
         FROM posting p WHERE p.transfer_id = t.transfer_id
     ) p
@@ -184,10 +185,10 @@ async def save_transfers(
             )
         ), new_posting AS (
             INSERT INTO posting (transfer_id, city_id, posted_at, account_id, minutes,
-                account_version, balance_minutes)
+                account_version, balance_minutes, left_minutes)
             SELECT * FROM unnest(
                 $7::uuid[], $8::text[], $9::timestamptz[], $10::uuid[], $11::bigint[],
-                $12::bigint[], $13::bigint[]
+                $12::bigint[], $13::bigint[], $23::bigint[]
             )
         ), new_memo AS (
             INSERT INTO transfer_memo (transfer_id, memo)
@@ -223,6 +224,7 @@ async def save_transfers(
         [account.id for account in accounts],
         [account.balance_minutes for account in accounts],
         [account.version for account in accounts],
+        [posting.left_minutes for _, posting in lines],
     )
 
 
@@ -238,6 +240,11 @@ async def open_book(conn: Conn, city_id: str, now: datetime) -> bool:
         now,
     )
     return opened is True
+
+
+async def has_book(conn: Conn, city_id: str) -> bool:
+    found = await conn.fetchval("SELECT true FROM book WHERE city_id = $1", city_id)
+    return found is True
 
 
 async def save_city(conn: Conn, *, city_id: str, status: str, version: int) -> None:
@@ -275,18 +282,37 @@ async def open_account(
     kind: AccountKind,
     owner_id: UUID | None,
     floor_minutes: int | None,
+    ceiling_minutes: int | None = None,
     now: datetime,
-) -> None:
-    """Open an account; nothing when the city's book has that one already."""
-    await conn.execute(
-        "INSERT INTO account (account_id, city_id, kind, owner_id, floor_minutes, opened_at)"
-        " VALUES ($1, $2, $3, $4, $5, $6)"
-        " ON CONFLICT (city_id, kind, owner_id, peer_city_id) DO NOTHING",
+) -> bool:
+    """Open an account. False, and nothing done, when the id or the owner has one already."""
+    opened = await conn.fetchval(
+        "INSERT INTO account (account_id, city_id, kind, owner_id, floor_minutes, opened_at,"
+        " ceiling_minutes) VALUES ($1, $2, $3, $4, $5, $6, $7)"
+        " ON CONFLICT DO NOTHING RETURNING true",
         account_id,
         city_id,
         kind,
         owner_id,
         floor_minutes,
+        now,
+        ceiling_minutes,
+    )
+    return opened is True
+
+
+async def save_limits(conn: Conn, account: Account, *, set_by: str, now: datetime) -> None:
+    """Write an account's limits, and who set them; the caller holds its lock."""
+    await conn.execute(
+        "WITH entry AS (INSERT INTO account_limit"
+        "  (account_id, number, floor_minutes, ceiling_minutes, set_by, set_at)"
+        "  SELECT $1, coalesce(max(number), 0) + 1, $2, $3, $4, $5 FROM account_limit"
+        "  WHERE account_id = $1)"
+        " UPDATE account SET floor_minutes = $2, ceiling_minutes = $3 WHERE account_id = $1",
+        account.id,
+        account.floor_minutes,
+        account.ceiling_minutes,
+        set_by,
         now,
     )
 
@@ -437,7 +463,7 @@ async def verify_transfers(conn: Conn) -> dict[str, list[str]]:
 
 async def verify_accounts(conn: Conn) -> dict[str, list[str]]:
     """By city: accounts whose balance or version is not what the postings say, whose postings do
-    not continue one another, or that stood below their floor."""
+    not continue one another, or that are outside their limits."""
     rows = await conn.fetch(
         "WITH line AS ("
         "  SELECT account_id, account_version, balance_minutes,"
@@ -450,11 +476,12 @@ async def verify_accounts(conn: Conn) -> dict[str, list[str]]:
         "), total AS ("
         "  SELECT account_id, sum(minutes) AS balance FROM posting GROUP BY account_id)"
         " SELECT a.city_id, a.account_id, a.balance_minutes, a.version, a.floor_minutes,"
-        " coalesce(r.version, 0) AS replayed_version, coalesce(r.broken, 0) AS broken,"
-        " coalesce(t.balance, 0)::text AS replayed_balance"
+        " a.ceiling_minutes, coalesce(r.version, 0) AS replayed_version,"
+        " coalesce(r.broken, 0) AS broken, coalesce(t.balance, 0)::text AS replayed_balance"
         " FROM account a LEFT JOIN replay r USING (account_id) LEFT JOIN total t USING (account_id)"
         " WHERE a.balance_minutes <> coalesce(t.balance, 0) OR a.version <> coalesce(r.version, 0)"
         " OR coalesce(r.broken, 0) > 0 OR a.balance_minutes < a.floor_minutes"
+        " OR a.balance_minutes > a.ceiling_minutes"
         " ORDER BY a.city_id, a.account_id"
     )
     found = defaultdict(list)
@@ -462,7 +489,8 @@ async def verify_accounts(conn: Conn) -> dict[str, list[str]]:
         found[row["city_id"]].append(
             f"account {row['account_id']}: balance {row['balance_minutes']} (postings say"
             f" {row['replayed_balance']}), version {row['version']} (postings say"
-            f" {row['replayed_version']}), floor {row['floor_minutes']},"
+            f" {row['replayed_version']}), floor {row['floor_minutes']}, ceiling"
+            f" {row['ceiling_minutes']},"
             f" {row['broken']} postings that do not continue"
         )
     return dict(found)
