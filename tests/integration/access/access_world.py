@@ -186,6 +186,23 @@ class World:
         }
         return READERS, data["reader_id"], data
 
+    async def knows(self, *people: "Person") -> None:
+        """Wait until all that was published of them is known: topics keep no order among them."""
+        keys = [
+            key
+            for person in people
+            for key in (
+                person.card_key,
+                f"member:{person.member_id}",
+                f"standing:{person.member_id}",
+            )
+        ]
+
+        async def has_all() -> bool:
+            return bool(await self.pipe.call("EXISTS", *keys) == len(keys))
+
+        await until(has_all)
+
     async def ready(self) -> None:
         await until(lambda: self.is_ready(), 30)
 

@@ -32,7 +32,7 @@ async def test_an_older_or_equal_version_changes_nothing(open_world: World) -> N
     await until(lambda: exists(open_world, anne.card_key))
     await until(lambda: exists(open_world, f"member:{anne.member_id}"))
     await open_world.publish(anne.standing("good"))
-    await until(lambda: exists(open_world, f"standing:{anne.member_id}"))
+    await open_world.knows(anne)
     assert await get(open_world, f"member:{anne.member_id}") == b"3 suspended {}"
     assert await open_world.reason(anne.uid) == "credential_blocked"
 
@@ -40,7 +40,7 @@ async def test_an_older_or_equal_version_changes_nothing(open_world: World) -> N
 async def test_a_second_reading_of_everything_leaves_the_same_state(open_world: World) -> None:
     people = [Person() for _ in range(20)]
     await open_world.publish(*(state for person in people for state in person.states()))
-    await until(lambda: exists(open_world, f"standing:{people[-1].member_id}"))
+    await open_world.knows(*people)
     before = await count_documents(open_world.pipe)
     await open_world.pipe.call("DEL", "projection:offsets")
     async with running(open_world.projector().run):
@@ -53,7 +53,7 @@ async def test_a_second_reading_of_everything_leaves_the_same_state(open_world: 
 async def test_a_flushed_redis_is_noticed_and_rebuilt(open_world: World) -> None:
     anne, bert = Person(), Person()
     await open_world.publish(*anne.states(), *bert.states(), bert.card(2, status="blocked"))
-    await until(lambda: exists(open_world, f"standing:{bert.member_id}"))
+    await open_world.knows(anne, bert)
     await open_world.http.put(
         f"/v1/places/{open_world.place_id}/lockdown",
         json={"active": True, "reason": "test"},
@@ -75,7 +75,7 @@ async def test_who_is_inside_is_known_again_after_a_flush(open_world: World) -> 
     anne, bert, carl = Person(), Person(), Person()
     people = (anne, bert, carl)
     await open_world.publish(*(state for person in people for state in person.states()))
-    await until(lambda: exists(open_world, f"standing:{carl.member_id}"))
+    await open_world.knows(*people)
     async with running(open_world.relay().run, open_world.history_consumer().run):
         for person in people:
             assert await open_world.reason(person.uid) == "network_member"
@@ -99,7 +99,7 @@ async def test_the_projector_goes_on_where_it_stopped(world: World) -> None:
     await world.publish(*anne.states())
     generation = await get(world, "projection:generation")
     async with running(world.projector().run):
-        await until(lambda: exists(world, f"standing:{anne.member_id}"))
+        await world.knows(anne)
     assert await get(world, "projection:generation") == generation
 
 
@@ -117,7 +117,7 @@ async def test_a_log_that_started_again_is_read_from_the_beginning(open_world: W
     """The owners publish again under a higher epoch, and the new log has outgrown our position."""
     anne = Person()
     await open_world.publish(*anne.states())
-    await until(lambda: exists(open_world, f"standing:{anne.member_id}"))
+    await open_world.knows(anne)
     # As if these had been published into the new log before we looked at it again.
     await open_world.pipe.call("DEL", anne.card_key)
     await open_world.publish(Person().card(), epoch=1)
@@ -169,7 +169,7 @@ async def test_poison_is_told_and_passed_over(open_world: World) -> None:
         (READERS, new(), b"[]"),
         *anne.states(),
     )
-    await until(lambda: exists(open_world, f"standing:{anne.member_id}"))
+    await open_world.knows(anne)
     assert await open_world.reason(anne.uid) == "network_member"
     topic = dead_letters(PROJECTION_GROUP)
 
@@ -193,7 +193,7 @@ async def test_poison_is_told_and_passed_over(open_world: World) -> None:
 async def test_tombstones_take_things_away(open_world: World) -> None:
     anne = Person()
     await open_world.publish(*anne.states())
-    await until(lambda: exists(open_world, f"standing:{anne.member_id}"))
+    await open_world.knows(anne)
     await open_world.publish((CARDS, anne.card_id, None))
 
     async def is_unknown() -> bool:

@@ -44,6 +44,7 @@ CHECK_EVERY_S = 1.0
 SETTLE_S = 60.0
 REMEMBER_EVERY_S = 60.0
 PARTITIONS_EVERY_S = 30.0
+METADATA_POLL_S = 0.02
 
 PROJECT = load_script("project.lua")
 
@@ -155,7 +156,7 @@ class Projector:
                 await self._remember(pipe)
                 remember_at = loop.time() + REMEMBER_EVERY_S
             if loop.time() >= partitions_at:
-                if set(await find_partitions(self.settings, consumer)) != set(self._positions):
+                if set(known_partitions(self.settings, consumer) or ()) != set(self._positions):
                     log.info("partitions_changed")
                     return
                 partitions_at = loop.time() + PARTITIONS_EVERY_S
@@ -307,14 +308,24 @@ class Projector:
 
 
 async def find_partitions(settings: Settings, consumer: AIOKafkaConsumer) -> list[TopicPartition]:
-    """All partitions of the projected topics. Raises LookupError when one has none."""
-    await consumer.topics()  # asks the broker
+    """All partitions of the projected topics, once the client knows them; the caller bounds that.
+
+    A client learns only of topics that it is assigned to, and every topic has a partition 0.
+    """
+    consumer.assign([TopicPartition(settings.prefixed(topic.name), 0) for topic in PROJECTED])
+    while (found := known_partitions(settings, consumer)) is None:
+        await asyncio.sleep(METADATA_POLL_S)
+    return found
+
+
+def known_partitions(settings: Settings, consumer: AIOKafkaConsumer) -> list[TopicPartition] | None:
+    """The partitions as the client knows them now; None while it knows none of some topic."""
     found: list[TopicPartition] = []
     for topic in PROJECTED:
         name = settings.prefixed(topic.name)
         numbers = consumer.partitions_for_topic(name)
         if not numbers:
-            raise LookupError(f"the broker does not know the topic {name} yet")
+            return None
         found += [TopicPartition(name, number) for number in sorted(numbers)]
     return found
 
