@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 import httpx
 from fastapi import FastAPI
@@ -15,6 +16,8 @@ from common.web import create_app as create_edge
 from common.worker import run_worker
 from timebank import consumers
 from timebank.events import PUBLISHED
+from timebank.holds.routes import router as holds_router
+from timebank.holds.service import keep_expiring
 from timebank.routes import router
 from timebank.service import Ledger
 from timebank.settings import Settings, read_settings
@@ -55,7 +58,7 @@ def create_app(settings: Settings | None = None, clock: Clock = utc_now) -> Fast
         title="Copass time bank",
         version="1",
         description="One book per city, in integer minutes. What is posted stays.",
-        routers=[router],
+        routers=[router, holds_router],
         lifespan=lifespan,
         ready=ready,
     )
@@ -77,5 +80,11 @@ async def run(settings: Settings, clock: Clock = utc_now) -> None:
             return [] if consumer.assigned else ["consumer"]
 
         await run_worker(
-            settings, tasks={"relay": relay.run, "consumer": consumer.run}, ready=ready
+            settings,
+            tasks={
+                "relay": relay.run,
+                "consumer": consumer.run,
+                "holds": partial(keep_expiring, pool, clock),
+            },
+            ready=ready,
         )

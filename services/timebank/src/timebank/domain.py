@@ -43,13 +43,15 @@ class Account:
     balance_minutes: int
     version: int
     ceiling_minutes: int | None = None
+    # Set aside for others by open holds: not given yet, and not to be given twice.
+    held_minutes: int = 0
 
     @property
     def left_minutes(self) -> int | None:
         """What can still be given before the floor; None: no floor."""
         if self.floor_minutes is None:
             return None
-        return self.balance_minutes - self.floor_minutes
+        return self.balance_minutes - self.held_minutes - self.floor_minutes
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +157,12 @@ RejectionCode = Literal[
     "limit_passed",
     "floor_required",
     "account_exists",
+    "invalid_expiry",
+    "hold_id_reused",
+    "exceeds_hold",
+    "hold_already_posted",
+    "hold_already_voided",
+    "hold_expired",
     "already_reversed",
     "not_reversible",
     "transfer_id_reused",
@@ -286,7 +294,10 @@ def check_state(request: TransferRequest, accounts: dict[UUID, Account]) -> Reje
         if leg.minutes < 0 and left is not None and left + leg.minutes < 0:
             return Rejected(
                 "insufficient_time",
-                f"The account would stand at {minutes} minutes; its floor is"
+                f"The account would stand at {minutes - account.held_minutes} minutes, without"
+                f" what it holds for others; its floor is {account.floor_minutes}."
+                if account.held_minutes
+                else f"The account would stand at {minutes} minutes; its floor is"
                 f" {account.floor_minutes}.",
                 side_of(leg),
             )

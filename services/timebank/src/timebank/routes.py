@@ -50,6 +50,9 @@ STATUS: dict[RejectionCode, int] = {
     "balance_out_of_range": 409,
     "limit_passed": 409,
     "account_exists": 409,
+    "hold_already_posted": 409,
+    "hold_already_voided": 409,
+    "hold_expired": 409,
     "already_reversed": 409,
     "not_reversible": 409,
 }
@@ -58,6 +61,9 @@ FIELD_OF_CODE: dict[RejectionCode, str] = {
     "transfer_id_reused": "body.transfer_id",
     "idempotency_key_reused": "header.idempotency-key",
     "wrong_postings": "body.minutes",
+    "exceeds_hold": "body.minutes",
+    "invalid_expiry": "body.expires_at",
+    "hold_id_reused": "body.hold_id",
 }
 
 
@@ -120,6 +126,7 @@ async def once(
     *,
     as_: type[View],
     status: int = 200,
+    of_body: bool = False,
 ) -> View:
     """Do a command in one transaction, once per caller, route and key; raise what refuses it."""
     now = get_clock(request)()
@@ -127,7 +134,7 @@ async def once(
     async def command(conn: Conn) -> Answer:
         decided = await decide(conn, now)
         if isinstance(decided, Rejected):
-            raise problem_of(decided, of_body=False)
+            raise problem_of(decided, of_body=of_body)
         return Answer(status, view(decided).model_dump(mode="json"))
 
     answer = await run_once(
@@ -292,6 +299,7 @@ class AccountView(BaseModel):
     balance_minutes: int
     floor_minutes: int | None
     ceiling_minutes: int | None
+    held_minutes: int
     version: int
 
 
@@ -310,6 +318,7 @@ def view_account(account: Account) -> AccountView:
         balance_minutes=account.balance_minutes,
         floor_minutes=account.floor_minutes,
         ceiling_minutes=account.ceiling_minutes,
+        held_minutes=account.held_minutes,
         version=account.version,
     )
 

@@ -127,37 +127,50 @@ async def save_outcomes(
     now: datetime,
 ) -> None:
     """Write what was decided: transfers, final balances, new keys, events."""
-    accounts: dict[UUID, Account] = {}
     keys: dict[tuple[str, str], UUID] = {}
-    transfers: list[Transfer] = []
-    facts: list[outbox.Item] = []
+    posted: list[Posted] = []
+    traceparents: list[str | None] = []
     for submission, outcome in zip(batch, outcomes, strict=True):
         if isinstance(outcome, Rejected):
             continue
-        transfer = outcome.transfer
-        keys[submission.request.actor.id, submission.request.key] = transfer.id
+        keys[submission.request.actor.id, submission.request.key] = outcome.transfer.id
         if isinstance(outcome, Posted):
-            # Only the last state of each account stays; the ones before it are in the postings.
-            accounts.update((account.id, account) for account in outcome.accounts)
-            transfers.append(transfer)
-            facts.append(
-                outbox.Item(
-                    str(transfer.id), events.transfer_posted(transfer), submission.traceparent
-                )
-            )
+            posted.append(outcome)
+            traceparents.append(submission.traceparent)
     new_keys = [
         KeyUsed(requested_by, key, transfer_id)
         for (requested_by, key), transfer_id in keys.items()
         if (requested_by, key) not in known_keys
     ]
-    if not new_keys:
-        return
+    if new_keys:
+        await write_posted(conn, posted, keys=new_keys, traceparents=traceparents, now=now)
+
+
+async def write_posted(
+    conn: Conn,
+    posted: Sequence[Posted],
+    *,
+    keys: Sequence[KeyUsed],
+    traceparents: Sequence[str | None],
+    now: datetime,
+) -> None:
+    """Write transfers in their order, and tell of them."""
+    transfers = [item.transfer for item in posted]
+    # Only the last state of each account stays; the ones before it are in the postings.
+    accounts = {account.id: account for item in posted for account in item.accounts}
     await store.save_transfers(
-        conn, transfers=transfers, accounts=list(accounts.values()), keys=new_keys, now=now
+        conn, transfers=transfers, accounts=list(accounts.values()), keys=keys, now=now
     )
-    if facts:
+    if transfers:
         await outbox.add_many(
-            conn, topic=events.TRANSFERS, type=events.TRANSFER_POSTED, items=facts, now=now
+            conn,
+            topic=events.TRANSFERS,
+            type=events.TRANSFER_POSTED,
+            items=[
+                outbox.Item(str(transfer.id), events.transfer_posted(transfer), traceparent)
+                for transfer, traceparent in zip(transfers, traceparents, strict=True)
+            ],
+            now=now,
         )
 
 

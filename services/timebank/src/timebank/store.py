@@ -48,7 +48,7 @@ class Book:
 
 SELECT_ACCOUNT = (
     "SELECT account_id, city_id, kind, owner_id, status, floor_minutes, balance_minutes, version,"
-    " ceiling_minutes FROM account"
+    " ceiling_minutes, held_minutes FROM account"
 )
 
 
@@ -63,6 +63,7 @@ def to_account(row: Row) -> Account:
         balance_minutes=row["balance_minutes"],
         version=row["version"],
         ceiling_minutes=row["ceiling_minutes"],
+        held_minutes=row["held_minutes"],
     )
 
 
@@ -478,9 +479,13 @@ async def verify_accounts(conn: Conn) -> dict[str, list[str]]:
         " SELECT a.city_id, a.account_id, a.balance_minutes, a.version, a.floor_minutes,"
         " a.ceiling_minutes, coalesce(r.version, 0) AS replayed_version,"
         " coalesce(r.broken, 0) AS broken, coalesce(t.balance, 0)::text AS replayed_balance"
+        " , a.held_minutes, coalesce(h.held, 0)::text AS open_holds"
         " FROM account a LEFT JOIN replay r USING (account_id) LEFT JOIN total t USING (account_id)"
+        " LEFT JOIN (SELECT from_account AS account_id, sum(minutes) AS held FROM hold"
+        "  WHERE status = 'open' GROUP BY from_account) h USING (account_id)"
         " WHERE a.balance_minutes <> coalesce(t.balance, 0) OR a.version <> coalesce(r.version, 0)"
-        " OR coalesce(r.broken, 0) > 0 OR a.balance_minutes < a.floor_minutes"
+        " OR coalesce(r.broken, 0) > 0 OR a.balance_minutes - a.held_minutes < a.floor_minutes"
+        " OR a.held_minutes <> coalesce(h.held, 0)"
         " OR a.balance_minutes > a.ceiling_minutes"
         " ORDER BY a.city_id, a.account_id"
     )
@@ -490,8 +495,29 @@ async def verify_accounts(conn: Conn) -> dict[str, list[str]]:
             f"account {row['account_id']}: balance {row['balance_minutes']} (postings say"
             f" {row['replayed_balance']}), version {row['version']} (postings say"
             f" {row['replayed_version']}), floor {row['floor_minutes']}, ceiling"
-            f" {row['ceiling_minutes']},"
+            f" {row['ceiling_minutes']}, held {row['held_minutes']} (holds say"
+            f" {row['open_holds']}),"
             f" {row['broken']} postings that do not continue"
+        )
+    return dict(found)
+
+
+async def verify_holds(conn: Conn) -> dict[str, list[str]]:
+    """By city: posted holds whose transfer does not give from and to what the hold says."""
+    rows = await conn.fetch(
+        "SELECT h.city_id, h.hold_id, h.posted_minutes, h.transfer_id FROM hold h"
+        " WHERE h.status = 'posted' AND NOT ("
+        "  EXISTS (SELECT FROM posting p WHERE p.transfer_id = h.transfer_id"
+        "   AND p.account_id = h.from_account AND p.minutes = -h.posted_minutes)"
+        "  AND EXISTS (SELECT FROM posting p WHERE p.transfer_id = h.transfer_id"
+        "   AND p.account_id = h.to_account AND p.minutes = h.posted_minutes))"
+        " ORDER BY h.city_id, h.hold_id"
+    )
+    found = defaultdict(list)
+    for row in rows:
+        found[row["city_id"]].append(
+            f"hold {row['hold_id']}: {row['posted_minutes']} minutes are not what transfer"
+            f" {row['transfer_id']} gave"
         )
     return dict(found)
 

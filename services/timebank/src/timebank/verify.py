@@ -39,6 +39,7 @@ async def verify_books(dsn: str) -> list[CityReport]:
             totals = await store.book_totals(connection)
             transfers = await store.verify_transfers(connection)
             accounts = await store.verify_accounts(connection)
+            holds = await store.verify_holds(connection)
     finally:
         await connection.close(timeout=5)
     return [
@@ -49,7 +50,11 @@ async def verify_books(dsn: str) -> list[CityReport]:
             postings=row["postings"],
             sum_balances=int(row["balance"]),
             sum_postings=int(row["minutes"]),
-            differences=tuple(transfers.get(row["city_id"], []) + accounts.get(row["city_id"], [])),
+            differences=tuple(
+                difference
+                for found in (transfers, accounts, holds)
+                for difference in found.get(row["city_id"], [])
+            ),
         )
         for row in totals
     ]

@@ -1,0 +1,1 @@
+"""Minutes set aside for somebody: held, then given, released or expired."""
