@@ -21,6 +21,7 @@ from timebank.holds.service import keep_expiring
 from timebank.routes import router
 from timebank.service import Ledger
 from timebank.settings import Settings, read_settings
+from timebank.statements.routes import router as statements_router
 
 
 def create_app(settings: Settings | None = None, clock: Clock = utc_now) -> FastAPI:
@@ -58,7 +59,7 @@ def create_app(settings: Settings | None = None, clock: Clock = utc_now) -> Fast
         title="Copass time bank",
         version="1",
         description="One book per city, in integer minutes. What is posted stays.",
-        routers=[router, holds_router],
+        routers=[router, holds_router, statements_router],
         lifespan=lifespan,
         ready=ready,
     )

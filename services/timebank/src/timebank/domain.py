@@ -45,6 +45,8 @@ class Account:
     ceiling_minutes: int | None = None
     # Set aside for others by open holds: not given yet, and not to be given twice.
     held_minutes: int = 0
+    # When it was last posted to.
+    posted_at: datetime | None = None
 
     @property
     def left_minutes(self) -> int | None:
@@ -219,17 +221,23 @@ def post_transfer(
     if refused:
         return refused
     postings = tuple(post_leg(accounts[leg.account_id], leg) for leg in request.legs)
+    # Clocks differ, and step back: along an account, time does not.
+    earlier = (accounts[leg.account_id].posted_at for leg in request.legs)
+    posted_at = max([now, *(instant for instant in earlier if instant)])
     transfer = Transfer(
         id=request.transfer_id,
         city_id=accounts[request.legs[0].account_id].city_id,
         kind=request.kind,
         reverses=request.reverses,
         requested_by=request.actor.id,
-        posted_at=now,
+        posted_at=posted_at,
         memo=request.memo or None,
         postings=postings,
     )
-    return Posted(transfer, tuple(after(accounts[item.account_id], item) for item in postings))
+    return Posted(
+        transfer,
+        tuple(after(accounts[item.account_id], item, posted_at) for item in postings),
+    )
 
 
 def check_legs(legs: Sequence[Leg]) -> Rejected | None:
@@ -333,10 +341,13 @@ def post_leg(account: Account, leg: Leg) -> Posting:
     )
 
 
-def after(account: Account, posting: Posting) -> Account:
+def after(account: Account, posting: Posting, posted_at: datetime) -> Account:
     """The account with the posting in it."""
     return replace(
-        account, version=posting.account_version, balance_minutes=posting.balance_minutes
+        account,
+        version=posting.account_version,
+        balance_minutes=posting.balance_minutes,
+        posted_at=posted_at,
     )
 
 

@@ -48,7 +48,7 @@ class Book:
 
 SELECT_ACCOUNT = (
     "SELECT account_id, city_id, kind, owner_id, status, floor_minutes, balance_minutes, version,"
-    " ceiling_minutes, held_minutes FROM account"
+    " ceiling_minutes, held_minutes, posted_at FROM account"
 )
 
 
@@ -64,6 +64,7 @@ def to_account(row: Row) -> Account:
         version=row["version"],
         ceiling_minutes=row["ceiling_minutes"],
         held_minutes=row["held_minutes"],
+        posted_at=row["posted_at"],
     )
 
 
@@ -198,9 +199,10 @@ async def save_transfers(
             INSERT INTO transfer_key (requested_by, key, transfer_id, created_at)
             SELECT *, $19::timestamptz FROM unnest($16::text[], $17::text[], $18::uuid[])
         )
-        UPDATE account SET balance_minutes = new.balance_minutes, version = new.version
-        FROM unnest($20::uuid[], $21::bigint[], $22::bigint[])
-            AS new (account_id, balance_minutes, version)
+        UPDATE account SET balance_minutes = new.balance_minutes, version = new.version,
+            posted_at = new.posted_at
+        FROM unnest($20::uuid[], $21::bigint[], $22::bigint[], $24::timestamptz[])
+            AS new (account_id, balance_minutes, version, posted_at)
         WHERE account.account_id = new.account_id
         """,
         [transfer.id for transfer in transfers],
@@ -226,6 +228,7 @@ async def save_transfers(
         [account.balance_minutes for account in accounts],
         [account.version for account in accounts],
         [posting.left_minutes for _, posting in lines],
+        [account.posted_at for account in accounts],
     )
 
 
@@ -394,6 +397,19 @@ async def list_accounts(
     return [to_account(row) for row in rows]
 
 
+def to_line(row: Row) -> StatementLine:
+    return StatementLine(
+        posting=Posting(
+            row["account_id"], row["minutes"], row["account_version"], row["balance_minutes"]
+        ),
+        transfer_id=row["transfer_id"],
+        kind=row["kind"],
+        reverses=row["reverses"],
+        memo=row["memo"],
+        posted_at=row["posted_at"],
+    )
+
+
 async def list_postings(
     conn: Conn, account_id: UUID, *, before: int | None, limit: int
 ) -> list[StatementLine]:
@@ -409,19 +425,7 @@ async def list_postings(
         before,
         limit,
     )
-    return [
-        StatementLine(
-            posting=Posting(
-                row["account_id"], row["minutes"], row["account_version"], row["balance_minutes"]
-            ),
-            transfer_id=row["transfer_id"],
-            kind=row["kind"],
-            reverses=row["reverses"],
-            memo=row["memo"],
-            posted_at=row["posted_at"],
-        )
-        for row in rows
-    ]
+    return [to_line(row) for row in rows]
 
 
 async def find_book(conn: Conn, city_id: str) -> Book | None:

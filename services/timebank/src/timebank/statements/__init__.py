@@ -1,0 +1,1 @@
+"""Balances and statements as of any instant, also as CSV and PDF."""
