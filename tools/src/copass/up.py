@@ -21,7 +21,7 @@ from rich.table import Table
 from copass.checks import rotate_log
 from copass.control import read_run_file, runs
 from copass.network import Network, disk_error
-from copass.processes import StartError, log_tail
+from copass.processes import StartError, log_tail, unprivileged_identity
 from copass.supervisor import ALREADY_RUNS
 
 START_TIMEOUT_S = 900.0
@@ -35,6 +35,9 @@ def make_home(home: Path) -> None:
         (home / "logs").mkdir(exist_ok=True)
         rotate_log(home / "logs" / "supervisor.log")
         owner = home.stat().st_uid
+        identity = unprivileged_identity()
+        if owner == 0 and identity is not None and not identity.namespace:
+            home.chmod(0o711)  # that user must get through it to PostgreSQL's folder
     except OSError as error:
         raise disk_error(error, home) from error
     if owner != os.geteuid():
