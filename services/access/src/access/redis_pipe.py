@@ -1,22 +1,23 @@
 """One connection to Redis that all requests of a process share.
 
 Commands are written as they come and answered in order, so concurrent taps travel together and
-nobody waits for a free connection. It does only what the tap path needs, with hiredis to pack and
-parse; measured, the general client took longer than the decision itself.
+nobody waits for a free connection. The connection is redis-py's; its client around it, made for
+one command at a time, costs a tap three times as much (docs/decisions/access-tap-path.md).
 Every wait is bounded: a server that says nothing for `TIMEOUT_S` loses the connection, and all who
 waited get a ConnectionError. Whether their command was done is then unknown.
 """
 
 import asyncio
 import hashlib
-import ssl
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 import hiredis
+from redis.asyncio.connection import Connection, parse_url
+from redis.exceptions import NoScriptError, ResponseError
+from redis.exceptions import RedisError as ClientError
 
 TIMEOUT_S = 2.0
 CONNECT_TIMEOUT_S = 2.0
@@ -28,6 +29,10 @@ Argument = str | bytes | int | float
 
 class RedisError(Exception):
     """Redis refused a command."""
+
+
+class ScriptUnknown(RedisError):
+    """Redis does not know a script by this hash: it was restarted, or its scripts flushed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,59 +56,74 @@ def pack(*arguments: Argument) -> bytes:
     return packed
 
 
-class _Connection(asyncio.Protocol):
-    """Sends packed commands and hands each reply to the future at the head of the queue."""
+class _Pipeline:
+    """Writes packed commands, and hands each reply to the future at the head of the queue."""
 
-    def __init__(self) -> None:
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
         self._loop = asyncio.get_running_loop()
-        self._parser = hiredis.Reader()
         self._waiting: deque[asyncio.Future[Any]] = deque()
-        self._transport: asyncio.Transport | None = None
         self._replies = self._replies_before = 0
+        self._reading = asyncio.create_task(self._read())
         self._watch = self._loop.call_later(TIMEOUT_S, self._check_progress)
 
     @property
     def is_open(self) -> bool:
-        return self._transport is not None
+        return not self._reading.done()
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport  # type: ignore[assignment]  # a TCP transport is a Transport
-
-    def connection_lost(self, _exc: Exception | None) -> None:
-        self._transport = None
-        self._watch.cancel()
-        while self._waiting:
-            future = self._waiting.popleft()
-            if not future.done():
-                future.set_exception(ConnectionError("the connection to Redis was lost"))
-
-    def data_received(self, data: bytes) -> None:
-        self._parser.feed(data)
-        while (reply := self._parser.gets()) is not False:
-            self._replies += 1
-            future = self._waiting.popleft()
-            if future.done():  # its caller was cancelled
-                continue
-            if isinstance(reply, hiredis.ReplyError):
-                future.set_exception(RedisError(str(reply)))
-            else:
-                future.set_result(reply)
-
-    def send(self, packed: bytes) -> asyncio.Future[Any]:
-        if self._transport is None or len(self._waiting) >= WAITING_MAX:
+    async def send(self, packed: bytes) -> Any:
+        """The reply to a command. Raises RedisError, ConnectionError."""
+        if not self.is_open or len(self._waiting) >= WAITING_MAX:
             raise ConnectionError("Redis is away or overloaded")
         future: asyncio.Future[Any] = self._loop.create_future()
+        # In the same step as the write begins: replies come in the order of the commands.
         self._waiting.append(future)
-        self._transport.write(packed)
-        return future
+        try:
+            await self._connection.send_packed_command(packed, check_health=False)
+        except ClientError as error:
+            await self.close()
+            raise ConnectionError("the connection to Redis was lost") from error
+        except asyncio.CancelledError:
+            # The command may be written in part: nothing after it could be understood.
+            await self.close()
+            raise
+        return await future
 
-    def close(self) -> None:
-        if self._transport is not None:
-            self._transport.abort()
+    async def close(self) -> None:
+        self._reading.cancel()
+        await asyncio.gather(self._reading, return_exceptions=True)
+
+    async def _read(self) -> None:
+        try:
+            while True:
+                try:
+                    reply: Any = await self._connection.read_response(disable_decoding=True)
+                except NoScriptError as error:
+                    reply = ScriptUnknown(str(error))
+                except ResponseError as error:
+                    reply = RedisError(str(error))
+                self._replies += 1
+                future = self._waiting.popleft()
+                if future.done():  # its caller was cancelled
+                    continue
+                if isinstance(reply, Exception):
+                    future.set_exception(reply)
+                else:
+                    future.set_result(reply)
+        except (ClientError, OSError):
+            return
+        finally:
+            self._watch.cancel()
+            await self._connection.disconnect(nowait=True)
+            while self._waiting:
+                future = self._waiting.popleft()
+                if not future.done():
+                    future.set_exception(ConnectionError("the connection to Redis was lost"))
 
     def _check_progress(self) -> None:
         if self._waiting and self._replies == self._replies_before:
-            self.close()
+            self._reading.cancel()
+            return
         self._replies_before = self._replies
         self._watch = self._loop.call_later(TIMEOUT_S, self._check_progress)
 
@@ -112,57 +132,51 @@ class RedisPipe:
     """Connects when first used, and again after a loss. Use from one event loop."""
 
     def __init__(self, url: str) -> None:
-        """`url` is `redis://[user:password@]host[:port][/db]`, or `rediss://` for TLS."""
-        self._url = urlsplit(url)
-        self._connection: _Connection | None = None
-        self._connecting: asyncio.Task[_Connection] | None = None
+        """`url` as redis-py takes it: `redis://[user:password@]host[:port][/db]`, `rediss://`."""
+        self._options: dict[str, Any] = dict(parse_url(url))
+        self._connection_class: type[Connection] = self._options.pop("connection_class", Connection)
+        self._pipeline: _Pipeline | None = None
+        self._connecting: asyncio.Task[_Pipeline] | None = None
 
     async def call(self, *arguments: Argument) -> Any:
-        """Send one command. Raises RedisError, ConnectionError or TimeoutError."""
-        connection = self._connection
-        if connection is None or not connection.is_open:
-            connection = await self._connect_once()
-        return await connection.send(pack(*arguments))
+        """Send one command. Raises RedisError or ConnectionError."""
+        pipeline = self._pipeline
+        if pipeline is None or not pipeline.is_open:
+            pipeline = await self._connect_once()
+        return await pipeline.send(pack(*arguments))
 
     async def run(self, script: Script, *arguments: Argument) -> Any:
         """Run a script, by its hash when Redis knows it. Raises like `call`."""
         try:
             return await self.call("EVALSHA", script.sha1, 0, *arguments)
-        except RedisError as error:
-            if not str(error).startswith("NOSCRIPT"):
-                raise
+        except ScriptUnknown:
             return await self.call("EVAL", script.text, 0, *arguments)
 
     async def close(self) -> None:
         if self._connecting is not None:
             self._connecting.cancel()
-        if self._connection is not None:
-            self._connection.close()
-            await asyncio.sleep(0)  # the transport tells the protocol in the next turn of the loop
+            await asyncio.gather(self._connecting, return_exceptions=True)
+        if self._pipeline is not None:
+            await self._pipeline.close()
 
-    async def _connect_once(self) -> _Connection:
+    async def _connect_once(self) -> _Pipeline:
         """Connect; those who come meanwhile wait for the same attempt."""
         if self._connecting is None or self._connecting.done():
             self._connecting = asyncio.create_task(self._connect())
         return await asyncio.shield(self._connecting)
 
-    async def _connect(self) -> _Connection:
-        url = self._url
-        async with asyncio.timeout(CONNECT_TIMEOUT_S):
-            _, connection = await asyncio.get_running_loop().create_connection(
-                _Connection,
-                url.hostname or "127.0.0.1",
-                url.port or 6379,
-                ssl=ssl.create_default_context() if url.scheme == "rediss" else None,
-            )
-            try:
-                if url.password:
-                    credentials = [unquote(part) for part in (url.username, url.password) if part]
-                    await connection.send(pack("AUTH", *credentials))
-                if url.path.strip("/"):
-                    await connection.send(pack("SELECT", url.path.strip("/")))
-            except BaseException:
-                connection.close()
-                raise
-        self._connection = connection
-        return connection
+    async def _connect(self) -> _Pipeline:
+        connection = self._connection_class(
+            **self._options,
+            protocol=2,
+            socket_connect_timeout=CONNECT_TIMEOUT_S,
+            # The pipeline watches for progress: a timer for each command would cost more.
+            socket_timeout=None,
+        )
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                await connection.connect()  # type: ignore[no-untyped-call]  # theirs
+        except ClientError as error:
+            raise ConnectionError("Redis is away") from error
+        self._pipeline = _Pipeline(connection)
+        return self._pipeline
