@@ -8,7 +8,8 @@ from uuid import UUID
 import pytest
 
 from timebank.domain import Posting
-from timebank.statements.documents import Statement, hours, text_cell, to_csv, to_pdf
+from timebank.statements.documents import Statement, hours, text_cell, to_csv
+from timebank.statements.pdf import to_pdf
 from timebank.store import StatementLine
 
 NOW = datetime(2026, 11, 22, 10, 0, tzinfo=UTC)
