@@ -1,10 +1,14 @@
 """What only a real browser can tell: keyboard, small screens, contrast, policies, the way back."""
 
+import shutil
 from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
+
+if not (shutil.which("chromium") or shutil.which("chromium-browser")):
+    pytest.skip("no Chromium here: make browser installs it", allow_module_level=True)
 
 FakeNetwork = Any
 OpenPage = Any

@@ -1,5 +1,6 @@
 """The Dockerfiles: linted, alike, and holding what the service needs at the tested versions."""
 
+import ast
 import importlib.util
 import re
 import subprocess
@@ -103,6 +104,27 @@ def test_the_images_share_of_the_lock_covers_every_dependency(
             marker = requirement.marker
             if marker is None or any(marker.evaluate({"extra": e}) for e in (*extras, "")):
                 waiting.append((requirement.name, frozenset(requirement.extras)))
+
+
+@pytest.mark.parametrize("service", PORTS)
+def test_whatever_the_code_imports_is_in_the_image(service: str, needed: ModuleType) -> None:
+    """A dependency that only the tests' environment has would fail at the first start."""
+    locked = needed.read_lock((ROOT / "requirements.lock").read_text("utf-8"))
+    share = needed.closure(needed.dependencies(projects(service)), locked)
+    distributions = metadata.packages_distributions()
+    folders = [ROOT / "libs/common/src", ROOT / "services" / service / "src"]
+    imported: dict[str, Path] = {}
+    for path in (path for folder in folders for path in folder.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.partition(".")[0]: path for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                imported[node.module.partition(".")[0]] = path
+    own = {"common", service, *sys.stdlib_module_names}
+    for name, path in imported.items():
+        if name not in own:
+            owners = {needed.normalised(each) for each in distributions[name]}
+            assert owners & share, f"{path} imports {name}"
 
 
 def test_the_images_share_of_the_lock_leaves_out_test_tools(needed: ModuleType) -> None:
