@@ -24,7 +24,9 @@ from fake_network import EMAIL, PASSWORD, FakeNetwork, settings_of
 START_S = 20
 
 
-@pytest.fixture(scope="session")
+# Not for the whole run: while it is open, its event loop is the thread's, and no other test of the
+# same process could run one.
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     with sync_playwright() as playwright:
