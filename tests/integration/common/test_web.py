@@ -1,5 +1,6 @@
 """The edge of every service: what it refuses, and how it says so."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated
@@ -123,7 +124,28 @@ async def test_a_huge_body_is_refused_declared_or_not(client: httpx.AsyncClient)
             yield huge[: BODY_BYTES_MAX // 10]
 
     answer = await client.post("/v1/things", content=drip(), headers=json)
-    assert answer.status_code in {400, 413}
+    check_problem(answer, 413, "body_too_large")
+
+
+async def test_a_body_that_never_ends_is_given_up(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("common.web.BODY_SECONDS_MAX", 0.1)
+
+    async def stall() -> AsyncIterator[bytes]:
+        yield b"{"
+        await asyncio.sleep(30)
+
+    answer = await client.post(
+        "/v1/things", content=stall(), headers={**KEY, "Content-Type": "application/json"}
+    )
+    assert check_problem(answer, 408, "body_too_slow") == ["body"]
+
+
+async def test_an_address_with_a_slash_too_many_is_no_other_address(
+    client: httpx.AsyncClient,
+) -> None:
+    check_problem(await client.post("/v1/things/", json=GOOD, headers=KEY), 404, "not_found")
 
 
 async def test_a_missing_or_malformed_idempotency_key_is_named(client: httpx.AsyncClient) -> None:

@@ -23,6 +23,7 @@ from common.strict import parse_json
         b'"\xff"',
         b"\xef\xbb\xbf{}",
         b"[" * 100_000,
+        b"[" * 990 + b"]" * 990,
         b"[" * 900 + b"]" * 900 + b"x",
         b"",
         b"{",

@@ -103,6 +103,9 @@ POSTGRES_SETTINGS: Mapping[str, str] = {
     "max_connections": "120",
     "wal_compression": "on",
     "log_timezone": "UTC",
+    # The DETAIL of a refused row quotes it, e-mail addresses included.
+    "log_error_verbosity": "terse",
+    "log_min_error_statement": "panic",
     "timezone": "UTC",
     "jit": "off",
     "max_wal_size": "512MB",

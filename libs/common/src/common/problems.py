@@ -67,13 +67,15 @@ class Problem(Exception):
         )
 
 
-def not_found(what: str = "thing") -> Problem:
+def not_found(what: str = "thing", *, field: str | None = None) -> Problem:
     """404, the same for what does not exist and for what the caller may not know to exist."""
-    return Problem(404, "not_found", f"There is no such {what}.")
+    return Problem(404, "not_found", f"There is no such {what}.", field=field)
 
 
-def forbidden(detail: str = "Your role does not allow this.") -> Problem:
-    return Problem(403, "forbidden", detail)
+def forbidden(
+    detail: str = "Your role does not allow this.", *, field: str | None = None
+) -> Problem:
+    return Problem(403, "forbidden", detail, field=field)
 
 
 def unauthenticated(detail: str = "A valid access token is required.") -> Problem:

@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
 
 from common.problems import Problem
 
@@ -36,11 +37,12 @@ def parse_json(body: bytes) -> Any:
     orjson.loads(body)
     try:
         value = json.loads(body, object_pairs_hook=refuse_duplicates)
+        contains_nul = has_nul(value)
     except (RecursionError, ValueError) as error:
         if isinstance(error, json.JSONDecodeError):
             raise
         raise json.JSONDecodeError("the body is nested too deeply or too large", "", 0) from error
-    if has_nul(value):
+    if contains_nul:
         raise json.JSONDecodeError("a text contains the NUL character", "", 0)
     return value
 
@@ -60,7 +62,13 @@ class StrictRoute(APIRoute):
         async def strict(request: Request) -> Response:
             if takes_body:
                 check_media_type(request)
-            return await handle(StrictRequest(request.scope, request.receive))
+            try:
+                return await handle(StrictRequest(request.scope, request.receive))
+            except HTTPException as error:
+                # The framework calls whatever happens while it reads a body a plain 400.
+                if isinstance(error.__cause__, Problem):
+                    raise error.__cause__ from None
+                raise
 
         return strict
 

@@ -1,5 +1,6 @@
 """The HTTP edge that every service has: problems, health, metrics, one log line per request."""
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -19,6 +20,7 @@ from common.problems import Problem
 from common.strict import StrictRoute as StrictRoute
 
 BODY_BYTES_MAX = 1024 * 1024
+BODY_SECONDS_MAX = 20
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 Ready = Callable[[FastAPI], Awaitable[list[str]]]
@@ -48,6 +50,7 @@ def create_app(
         docs_url="/docs",
         redoc_url=None,
         strict_content_type=True,
+        redirect_slashes=False,  # an address is right or absent: no body is sent twice
         responses={
             "4XX": {"description": "A problem (RFC 9457)", "content": {problems.MEDIA_TYPE: {}}},
             "503": {"description": "Not now", "content": {problems.MEDIA_TYPE: {}}},
@@ -153,15 +156,27 @@ def check_address(scope: Scope) -> None:
 
 
 def bounded(scope: Scope, receive: Receive) -> Receive:
-    """A receive that gives up on a body over the limit. Raises Problem 413."""
+    """A receive that gives up on a body over the limit, or one that does not come to its end.
+
+    Raises Problem 413, and 408 after BODY_SECONDS_MAX.
+    """
     declared = header(scope, b"content-length")
     if declared and declared.isdigit() and int(declared) > BODY_BYTES_MAX:
         raise too_large()
     total = 0
+    complete = False
+    deadline = asyncio.get_running_loop().time() + BODY_SECONDS_MAX
 
     async def receive_bounded() -> Message:
-        nonlocal total
-        message = await receive()
+        nonlocal total, complete
+        if complete:  # what comes next is the end of the connection, whenever that is
+            return await receive()
+        try:
+            async with asyncio.timeout_at(deadline):
+                message = await receive()
+        except TimeoutError as error:
+            raise too_slow() from error
+        complete = not message.get("more_body", False)
         total += len(message.get("body", b""))
         if total > BODY_BYTES_MAX:
             raise too_large()
@@ -172,3 +187,13 @@ def bounded(scope: Scope, receive: Receive) -> Receive:
 
 def too_large() -> Problem:
     return Problem(413, "body_too_large", f"The body may have {BODY_BYTES_MAX} bytes at most.")
+
+
+def too_slow() -> Problem:
+    return Problem(
+        408,
+        "body_too_slow",
+        f"The body did not arrive within {BODY_SECONDS_MAX} seconds.",
+        field="body",
+        headers={"Connection": "close"},
+    )

@@ -107,9 +107,9 @@ def check_reader(reader: Reader | None, reader_key: str) -> Reader:
 def check_door(facts: Facts | None, reader: Reader) -> Facts:
     """Raises Problem 404 for no such door in the reader's city, 403 for one without this reader."""
     if facts is None or facts.door.city_id != reader.city_id:
-        raise not_found("door")
+        raise not_found("door", field="body.door_id")
     if reader.reader_id not in facts.door.readers:
-        raise forbidden("This reader does not belong to this door.")
+        raise forbidden("This reader does not belong to this door.", field="body.door_id")
     return facts
 
 

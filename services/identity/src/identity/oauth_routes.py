@@ -91,6 +91,7 @@ async def issue_token(request: Request, context: CurrentContext) -> JSONResponse
 
 @router.post(
     "/v1/oauth/revoke",
+    response_class=Response,  # 200 without a body
     responses=ERRORS,
     openapi_extra=form_schema({"token": "a refresh token"}, "token"),
 )
