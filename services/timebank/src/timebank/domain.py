@@ -104,11 +104,14 @@ class TransferRequest:
 
     transfer_id: UUID
     own_id: bool
-    key: str
+    # None: nothing but the id tells a repeat.
+    key: str | None
     actor: Actor
     legs: tuple[Leg, ...]
     memo: str | None = None
     reverses: UUID | None = None
+    # When it happened elsewhere, of what is imported.
+    occurred_at: datetime | None = None
 
     @property
     def kind(self) -> TransferKind:
@@ -142,6 +145,7 @@ class Transfer:
     memo: str | None
     postings: tuple[Posting, ...]
     memo_erased: bool = False
+    occurred_at: datetime | None = None
 
 
 RejectionCode = Literal[
@@ -233,6 +237,7 @@ def post_transfer(
         posted_at=posted_at,
         memo=request.memo or None,
         postings=postings,
+        occurred_at=request.occurred_at,
     )
     return Posted(
         transfer,
@@ -413,7 +418,7 @@ def decide_all(
             books.by_id[outcome.transfer.id] = outcome.transfer
             if request.reverses is not None:
                 books.reversed.add(request.reverses)
-        if not isinstance(outcome, Rejected):
+        if not isinstance(outcome, Rejected) and request.key is not None:
             books.by_key[request.actor.id, request.key] = outcome.transfer
         outcomes.append(outcome)
     return tuple(outcomes)
@@ -421,7 +426,7 @@ def decide_all(
 
 def decide(request: TransferRequest, books: Books, now: datetime) -> Outcome:
     """Decide one request: done before, refused, or to be posted."""
-    by_key = books.by_key.get((request.actor.id, request.key))
+    by_key = books.by_key.get((request.actor.id, request.key)) if request.key else None
     if by_key is not None:
         if asks_for(request, by_key) and (not request.own_id or request.transfer_id == by_key.id):
             return Repeated(by_key)

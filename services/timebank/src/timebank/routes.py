@@ -179,6 +179,8 @@ class TransferView(BaseModel):
     city_id: str
     kind: TransferKind
     posted_at: datetime
+    # When it happened, of what was imported from elsewhere.
+    occurred_at: datetime | None
     memo: str | None
     reverses: UUID | None
     postings: list[PostingView]
@@ -208,6 +210,7 @@ def view_transfer(transfer: Transfer, *, with_memo: bool = True) -> TransferView
         city_id=transfer.city_id,
         kind=transfer.kind,
         posted_at=transfer.posted_at,
+        occurred_at=transfer.occurred_at,
         memo=transfer.memo if with_memo else None,
         reverses=transfer.reverses,
         postings=[

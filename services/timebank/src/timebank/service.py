@@ -60,7 +60,7 @@ class Ledger:
     def __init__(self, pool: Pool, clock: Clock) -> None:
         self.pool = pool
         self.clock = clock
-        self._batcher: Batcher[Submission, Outcome] = Batcher(self._post_batch)
+        self._batcher: Batcher[Submission, Outcome] = Batcher(self.post_batch)
 
     async def post(self, request: TransferRequest) -> Transfer | Rejected:
         """Post a transfer, or find that it was posted before, or say why not.
@@ -74,7 +74,8 @@ class Ledger:
     async def close(self) -> None:
         await self._batcher.close()
 
-    async def _post_batch(self, batch: Sequence[Submission]) -> Sequence[Outcome]:
+    async def post_batch(self, batch: Sequence[Submission]) -> Sequence[Outcome]:
+        """Post requests in their order, in one transaction. Raises as `post` does."""
         for attempt in range(1, ATTEMPTS_MAX + 1):
             try:
                 async with self.pool.acquire() as conn, conn.transaction():
@@ -100,7 +101,7 @@ async def post_transfers(
     known, by_key = await store.find_done_before(
         conn,
         ids=[request.transfer_id for request in requests],
-        keys=[(request.actor.id, request.key) for request in requests],
+        keys=[(request.actor.id, request.key) for request in requests if request.key],
         reverses=[request.reverses for request in requests if request.reverses],
     )
     by_id = {transfer.id: transfer for transfer in known}
@@ -133,7 +134,8 @@ async def save_outcomes(
     for submission, outcome in zip(batch, outcomes, strict=True):
         if isinstance(outcome, Rejected):
             continue
-        keys[submission.request.actor.id, submission.request.key] = outcome.transfer.id
+        if submission.request.key is not None:
+            keys[submission.request.actor.id, submission.request.key] = outcome.transfer.id
         if isinstance(outcome, Posted):
             posted.append(outcome)
             traceparents.append(submission.traceparent)
@@ -142,7 +144,7 @@ async def save_outcomes(
         for (requested_by, key), transfer_id in keys.items()
         if (requested_by, key) not in known_keys
     ]
-    if new_keys:
+    if new_keys or posted:
         await write_posted(conn, posted, keys=new_keys, traceparents=traceparents, now=now)
 
 

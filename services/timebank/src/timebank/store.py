@@ -86,7 +86,7 @@ async def lock_accounts(conn: Conn, ids: Collection[UUID]) -> dict[UUID, Account
 
 
 SELECT_TRANSFER = """
-    SELECT t.transfer_id, t.city_id, t.kind, t.reverses, t.requested_by, t.posted_at,
+    SELECT t.transfer_id, t.city_id, t.kind, t.reverses, t.requested_by, t.posted_at, t.occurred_at,
         m.memo, m.transfer_id IS NOT NULL AND m.memo IS NULL AS memo_erased, p.postings
     FROM transfer t
     LEFT JOIN transfer_memo m USING (transfer_id)
@@ -111,6 +111,7 @@ def to_transfer(row: Row) -> Transfer:
         memo=row["memo"],
         postings=tuple(Posting(*item) for item in row["postings"]),
         memo_erased=row["memo_erased"],
+        occurred_at=row["occurred_at"],
     )
 
 
@@ -181,9 +182,11 @@ async def save_transfers(
     await conn.execute(
         """
         WITH new_transfer AS (
-            INSERT INTO transfer (transfer_id, city_id, kind, reverses, requested_by, posted_at)
+            INSERT INTO transfer (transfer_id, city_id, kind, reverses, requested_by, posted_at,
+                occurred_at)
             SELECT * FROM unnest(
-                $1::uuid[], $2::text[], $3::text[], $4::uuid[], $5::text[], $6::timestamptz[]
+                $1::uuid[], $2::text[], $3::text[], $4::uuid[], $5::text[], $6::timestamptz[],
+                $25::timestamptz[]
             )
         ), new_posting AS (
             INSERT INTO posting (transfer_id, city_id, posted_at, account_id, minutes,
@@ -229,6 +232,7 @@ async def save_transfers(
         [account.version for account in accounts],
         [posting.left_minutes for _, posting in lines],
         [account.posted_at for account in accounts],
+        [transfer.occurred_at for transfer in transfers],
     )
 
 

@@ -1,0 +1,1 @@
+"""Transfers of another system, or of a file of ours, taken in by the thousand."""
