@@ -5,10 +5,13 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from prometheus_client import REGISTRY
 from typer.testing import CliRunner
 
+from common.clock import utc_now
 from timebank.__main__ import cli
-from timebank.verify import verify_books
+from timebank.events import BOOKS
+from timebank.verify import CHECK_LOCK, check_books, verify_books
 
 PLANTED = {
     "a balance": (
@@ -87,3 +90,26 @@ async def test_the_command_exits_1_on_a_difference(
     assert differs.exit_code == 1
     assert "differs" in differs.output
     assert "postings say -90" in differs.output
+
+
+async def test_the_scheduled_check_reports_what_differs(bank: Any, owner: Any) -> None:
+    account = await post(bank)
+    reports = await check_books(bank.dsn, bank.pool, utc_now)
+    assert reports is not None
+    assert all(report.sound for report in reports)
+    assert await owner.fetchval("SELECT count(*) FROM outbox WHERE topic = $1", BOOKS.name) == 0
+    await owner.execute("SET session_replication_role = replica")
+    await owner.execute(PLANTED["a balance"][0], account)
+    await check_books(bank.dsn, bank.pool, utc_now)
+    (told,) = await owner.fetch("SELECT key, payload FROM outbox WHERE topic = $1", BOOKS.name)
+    assert told["key"] == "nantes"
+    assert told["payload"]["differences"] == 2
+    assert "sum to 1, not to 0" in told["payload"]["first"][0]
+    gauge = "timebank_book_differences"
+    assert REGISTRY.get_sample_value(gauge, {"city": "nantes"}) == 2
+    assert REGISTRY.get_sample_value(gauge, {"city": "bourges"}) == 0
+
+
+async def test_one_worker_checks_at_a_time(bank: Any, owner: Any) -> None:
+    await owner.execute("SELECT pg_advisory_lock($1)", CHECK_LOCK)
+    assert await check_books(bank.dsn, bank.pool, utc_now) is None

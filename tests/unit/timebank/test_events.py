@@ -46,3 +46,15 @@ def test_a_standing_is_told_as_agreed() -> None:
             member_id=str(UUID(int=1)), city_id="nantes", standing="good", version=1
         ),
     )
+
+
+def test_a_book_that_differs_is_told_as_agreed() -> None:
+    check(
+        events.BOOK_DIFFERS,
+        events.book_differs(
+            city_id="nantes",
+            checked_at=datetime(2026, 11, 22, tzinfo=UTC),
+            differences=1,
+            first=["the balances sum to 1, not to 0"],
+        ),
+    )

@@ -22,6 +22,7 @@ from timebank.routes import router
 from timebank.service import Ledger
 from timebank.settings import Settings, read_settings
 from timebank.statements.routes import router as statements_router
+from timebank.verify import keep_checking
 
 
 def create_app(settings: Settings | None = None, clock: Clock = utc_now) -> FastAPI:
@@ -86,6 +87,13 @@ async def run(settings: Settings, clock: Clock = utc_now) -> None:
                 "relay": relay.run,
                 "consumer": consumer.run,
                 "holds": partial(keep_expiring, pool, clock),
+                "books": partial(
+                    keep_checking,
+                    settings.database_url.get_secret_value(),
+                    pool,
+                    clock,
+                    settings.check_books_minutes,
+                ),
             },
             ready=ready,
         )

@@ -1,5 +1,7 @@
 """What the time bank publishes."""
 
+from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 from common.events import Topic
@@ -7,10 +9,12 @@ from timebank.domain import Transfer
 
 STANDINGS = Topic("timebank.standings.v1", compacted=True)
 TRANSFERS = Topic("timebank.transfers.v1", compacted=False)
-PUBLISHED = (STANDINGS, TRANSFERS)
+BOOKS = Topic("timebank.books.v1", compacted=False)
+PUBLISHED = (STANDINGS, TRANSFERS, BOOKS)
 
 STANDING_CHANGED = "timebank.standing.changed.v1"
 TRANSFER_POSTED = "timebank.transfer.posted.v1"
+BOOK_DIFFERS = "timebank.book.differs.v1"
 
 
 def standing_changed(
@@ -37,4 +41,16 @@ def transfer_posted(transfer: Transfer) -> dict[str, Any]:
             for posting in transfer.postings
         ],
         "reverses": str(transfer.reverses) if transfer.reverses else None,
+    }
+
+
+def book_differs(
+    *, city_id: str, checked_at: datetime, differences: int, first: Sequence[str]
+) -> dict[str, Any]:
+    """A check found a book that does not follow from its postings; `first` of what is wrong."""
+    return {
+        "city_id": city_id,
+        "checked_at": checked_at.isoformat(),
+        "differences": differences,
+        "first": list(first),
     }

@@ -3,7 +3,7 @@
 from typing import ClassVar
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
-from pydantic import SecretStr
+from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
 from common.settings import ServiceSettings
@@ -30,6 +30,8 @@ class Settings(ServiceSettings):
 
     port: int = 8002
     worker_port: int = 8022
+    # How often the worker checks every book against its postings; 0: never.
+    check_books_minutes: int = Field(default=60, ge=0, le=10_080)
 
     def for_app(self) -> "Settings":
         """The settings of everything but the migrations."""
