@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import httpx
 import pytest
 from seeded_network import SeededNetwork
 
@@ -20,6 +21,28 @@ def test_the_story_holds_and_can_be_told_again_in_the_other_language(
         assert told.returncode == 0, told.stdout + told.stderr
         assert told.stdout.count("✓") == len(STEPS)
         assert all(step.title[lang] in told.stdout for step in STEPS)
+
+
+def test_the_story_holds_after_the_demo_card_was_blocked(network: SeededNetwork) -> None:
+    run = network.run
+    login = run["logins"]["member"]
+    form = {
+        "grant_type": "password",
+        "username": login["email"],
+        "password": login["password"],
+    }
+    with httpx.Client(base_url=run["identity"], timeout=30) as identity:
+        token = identity.post("/v1/oauth/token", data=form).json()["access_token"]
+        identity.headers["Authorization"] = f"Bearer {token}"
+        for card in identity.get("/v1/cards").json()["items"]:
+            blocked = identity.post(
+                f"/v1/cards/{card['card_id']}/block",
+                json={"reason": "lost"},
+                headers={"Idempotency-Key": f"test-{card['card_id']}"},
+            )
+            assert blocked.status_code == 200, blocked.text
+    told = network.copass.run("demo", timeout_s=300)
+    assert told.returncode == 0, told.stdout + told.stderr
 
 
 def test_a_second_seed_changes_nothing(network: SeededNetwork) -> None:

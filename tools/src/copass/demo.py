@@ -135,8 +135,10 @@ class Story:
         )
 
     async def granted_elsewhere(self) -> str:
-        uid = self.network.card_of("demo-traveller").uid
-        tap = new_tap(self.door("demo-night").door_id, uid)
+        card, door = self.network.card_of("demo-traveller"), self.door("demo-night")
+        await self.unblock(card)  # whoever tried the portal first has blocked it
+        await self.until(door, card.uid, "grant")
+        tap = new_tap(door.door_id, card.uid)
         answer = expect(await self.send(tap), "grant", "network_member")
         again = await self.send(tap)
         if again.decision_id != answer.decision_id:
