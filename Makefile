@@ -59,8 +59,9 @@ simulate: $(STAMP) ## A plausible day; ARGS="--taps-per-second 50 --minutes 2"
 bench: $(STAMP) ## Measure the numbers of the goals; writes bench/results.json
 	@"$(RUN)" -m copass bench $(ARGS)
 
+# The slow files first, so that neither of the two workers is left alone with one at the end.
 test: $(STAMP) ## Unit, integration and contract tests, against real servers
-	@cd "$(ROOT)" && "$(RUN)" -m pytest -q -n $(WORKERS) --dist loadfile tests/unit tests/integration tests/contract tests/e2e tests/browser $(ARGS)
+	@cd "$(ROOT)" && "$(RUN)" -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder tests/e2e tests/browser tests/integration tests/contract tests/unit $(ARGS)
 
 browser: ## Install Chromium for the tests of the pages, where there is apt
 	@command -v chromium >/dev/null || { command -v apt-get >/dev/null && \
