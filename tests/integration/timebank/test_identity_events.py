@@ -10,7 +10,7 @@ from aiokafka import AIOKafkaConsumer
 from common import db, kafka
 from common.clock import utc_now
 from common.consumer import Consumer
-from common.events import Event, to_message
+from common.events import Event, Topic, to_message
 from common.ids import new_id
 from common.outbox import Relay
 from timebank import consumers
@@ -170,6 +170,11 @@ async def test_identity_is_heard_and_standings_are_told_over_kafka(
             fetch_max_wait_ms=kafka_fetch_wait_ms,
         )
         try:
+            heard = [
+                Topic(consumers.MEMBERS, compacted=True),
+                Topic(consumers.CITIES, compacted=True),
+            ]
+            await kafka.ensure_topics(settings, [*heard, *PUBLISHED])
             await producer.start()
             for event, topic in ((member(anna), "members"), (city("nantes"), "cities")):
                 key, value, headers = to_message(event)

@@ -36,6 +36,7 @@ async def test_minutes_move(bank: Any) -> None:
         -600,
         1,
     )
+    assert body.pop("warnings") == []
     assert (await anna.get(f"transfers/{body['transfer_id']}")).json() == body
 
 
