@@ -156,6 +156,9 @@ async def test_a_missing_or_malformed_idempotency_key_is_named(client: httpx.Asy
     for bad in ("", "a b", "x" * 201):
         answer = await client.post("/v1/things", json=GOOD, headers={"Idempotency-Key": bad})
         check_problem(answer, 400, "idempotency_key_malformed")
+    twice = [("Idempotency-Key", "a"), ("Idempotency-Key", "b")]
+    answer = await client.post("/v1/things", json=GOOD, headers=twice)
+    check_problem(answer, 400, "idempotency_key_malformed")
 
 
 async def test_the_rest_of_what_goes_wrong_is_a_problem_too(client: httpx.AsyncClient) -> None:

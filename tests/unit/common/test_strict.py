@@ -63,7 +63,9 @@ def test_minutes_within_bounds_pass(value: int) -> None:
     assert TypeAdapter(Minutes).validate_python(value) == value
 
 
-@pytest.mark.parametrize("text", ["", "   ", "a\nb", "a\x07b", "a\u202eb", "x" * 201, "a\x00"])
+@pytest.mark.parametrize(
+    "text", ["", "   ", "a\nb", "a\x07b", "a\u202eb", "x" * 201, "a\x00", "\u200b"]
+)
 def test_a_short_text_is_one_printable_line(text: str) -> None:
     with pytest.raises(ValidationError):
         TypeAdapter(ShortText).validate_python(text)

@@ -30,11 +30,19 @@ def single_line(text: str) -> str:
     return text
 
 
+def visible(text: str) -> str:
+    """Refuse what shows nothing: marks, joiners and spaces without a letter, digit or sign."""
+    if not any(unicodedata.category(character)[0] in "LNPS" for character in text):
+        raise ValueError("must show something")
+    return text
+
+
 ShortText = Annotated[
     str,
     StringConstraints(strip_whitespace=True, min_length=1, max_length=200),
     AfterValidator(printable),
     AfterValidator(single_line),
+    AfterValidator(visible),
 ]
 LongText = Annotated[
     str, StringConstraints(strip_whitespace=True, max_length=2000), AfterValidator(printable)

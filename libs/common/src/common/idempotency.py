@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Annotated, Any
 
 import orjson
-from fastapi import Depends, Header
+from fastapi import Depends, Header, Request
 
 from common.db import Conn, Pool
 from common.problems import Problem
@@ -31,9 +31,10 @@ class Answer:
 
 
 def check_key(
+    request: Request,
     idempotency_key: Annotated[str | None, Header(max_length=10_000)] = None,
 ) -> str:
-    """The header's value. Raises Problem 400 when it is missing or not 1 to 200 visible ASCII."""
+    """The header's value. Raises Problem 400 unless it is there once, 1 to 200 visible ASCII."""
     if idempotency_key is None:
         raise Problem(
             400,
@@ -41,11 +42,12 @@ def check_key(
             "Send an Idempotency-Key header, and the same one when you try again.",
             field="header.idempotency-key",
         )
-    if not KEY.fullmatch(idempotency_key):
+    is_single = len(request.headers.getlist("idempotency-key")) == 1
+    if not is_single or not KEY.fullmatch(idempotency_key):
         raise Problem(
             400,
             "idempotency_key_malformed",
-            "Idempotency-Key takes 1 to 200 visible ASCII characters.",
+            "Send one Idempotency-Key of 1 to 200 visible ASCII characters.",
             field="header.idempotency-key",
         )
     return idempotency_key

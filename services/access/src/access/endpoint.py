@@ -4,6 +4,7 @@ A tap is answered in a fraction of the time that the framework's own machinery t
 same app all the same: `TapsFirst` is its outermost middleware, and routes.py documents the route.
 """
 
+import asyncio
 import re
 import time
 from collections.abc import Callable
@@ -25,6 +26,7 @@ from common.web import header
 
 PATH = "/v1/taps"
 BODY_BYTES_MAX = 16 * 1024
+BODY_SECONDS_MAX = 5  # a reader that is slower has lost its network; nobody waits at a door so long
 NOTHING = nullcontext()
 CREDENTIAL_HEADER = "Bearer <reader_id>.<secret>"
 # No key of ours comes near this: `<UUID>.<secret>`.
@@ -80,7 +82,11 @@ class TapsFirst:
 
     async def _answer(self, scope: Scope, receive: Receive) -> bytes:
         reader_id, reader_key = read_headers(scope)
-        body = await read_body(receive)
+        try:
+            async with asyncio.timeout(BODY_SECONDS_MAX):
+                body = await read_body(receive)
+        except TimeoutError:
+            raise too_slow() from None
         now = self.clock()
         tap = read_tap(body, pepper=self.pepper, now=now)
         answer = await answer_tap(
@@ -136,6 +142,16 @@ async def read_body(receive: Receive) -> bytes:
     if len(body) > BODY_BYTES_MAX:
         raise too_large()
     return body
+
+
+def too_slow() -> Problem:
+    return Problem(
+        408,
+        "body_too_slow",
+        f"A tap arrives within {BODY_SECONDS_MAX} seconds.",
+        field="body",
+        headers={"Connection": "close"},
+    )
 
 
 def too_large() -> Problem:
