@@ -41,9 +41,7 @@ def openapi(service: str) -> bytes:
     """The OpenAPI document of a service, in a stable order."""
     cls = settings_class(service)
     values = {
-        name: placeholder(field)
-        for name, field in cls.model_fields.items()
-        if field.is_required()
+        name: placeholder(field) for name, field in cls.model_fields.items() if field.is_required()
     }
     app = importlib.import_module(f"{service}.app").create_app(cls(**values))
     options = orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE
