@@ -5,9 +5,9 @@ held is the sum of the open holds; what is refused changes nothing; replaying gi
 A hold ends once, and along an account time never runs backwards.
 
 250 lives of up to 40 steps. Planted and caught, one by one: a payee given a minute too much; a
-balance that is off by one now and then; a floor that forgets what is held; a release that frees nothing; a
-void of what was voided; a refusal that drops an account; the time of the clock instead of the
-account's.
+balance that is off by one now and then; a floor that forgets what is held; a release that frees
+nothing; a void of what was voided; a refusal that drops an account; the time of the clock instead
+of the account's.
 """
 
 from dataclasses import replace
