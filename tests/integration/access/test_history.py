@@ -102,6 +102,7 @@ async def test_what_the_broker_lost_is_sent_again(open_world: World) -> None:
             if attempts > 1:  # the first time the broker says yes, and forgets
                 await super().send(producer, entries)
 
+    await kafka.ensure_topics(open_world.settings, [TAPS])
     relay = Losing(open_world.settings, open_world.pool)
     relay.resend_after_s = 1.0
     async with running(relay.run, open_world.history_consumer().run):

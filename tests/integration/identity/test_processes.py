@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from common import db, kafka
 from common.clock import utc_now
-from common.events import Event, from_message, to_message
+from common.events import Event, Topic, from_message, to_message
 from common.ids import new_id
 from copass.servers import unused_port
 from identity import store
@@ -200,6 +200,7 @@ async def tell_of_a_place(
         data={"place_id": str(place_id), "version": 1, "city_id": "nantes", "name": "Invented"},
     )
     key, value, headers = to_message(event)
+    await kafka.ensure_topics(settings, [Topic("places.places.v1", compacted=True)])
     producer = kafka.make_producer(settings)
     await producer.start()
     try:

@@ -28,9 +28,10 @@ def _noted(file: Path) -> psutil.Process | None:
         noted = json.loads(file.read_text())
         process = psutil.Process(int(noted["pid"]))
         same = abs(process.create_time() - float(noted["started"])) <= START_TIME_TOLERANCE_S
+        lives = same and process.status() != psutil.STATUS_ZOMBIE
     except (OSError, ValueError, KeyError, TypeError, psutil.Error):
         return None
-    return process if same and process.status() != psutil.STATUS_ZOMBIE else None
+    return process if lives else None
 
 
 def alive(folder: Path) -> dict[str, psutil.Process]:

@@ -76,6 +76,7 @@ class Consumer:
 
     async def run(self) -> None:
         """Consume until something fails. Raises what failed: the database or the broker is away."""
+        await kafka.wait_for_topics(self.settings, self.handlers)
         consumer = kafka.make_consumer(self.settings, *self.handlers, group=self.group)
         self._epochs.clear()
         loop = asyncio.get_running_loop()

@@ -1,17 +1,41 @@
 """Producers, consumers and topics, with every wait bounded."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
+import aiokafka.admin.client
+import aiokafka.client
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError
+from aiokafka.protocol.metadata import MetadataRequest
 
 from common.events import Topic
+from common.logging import get_logger
 from common.settings import ServiceSettings
 
 SEND_TIMEOUT_S = 10
 STOP_TIMEOUT_S = 5
+TOPICS_POLL_S = 0.25
+
+log = get_logger(__name__)
+
+
+class AskOnly(MetadataRequest):  # type: ignore[misc]  # aiokafka has no types
+    """Asks about topics without making them.
+
+    A broker may make a topic that somebody merely asks for, with as many partitions as it likes
+    and never compacted. When many ask at once, as all do after it was restarted, Tansu makes the
+    topic several times, and the last time forgets what was sent meanwhile. So a topic is made by
+    `ensure_topics` alone. aiokafka has no setting for it.
+    """
+
+    def __init__(self, topics: list[str] | None = None) -> None:
+        super().__init__(topics, allow_auto_topic_creation=False)
+
+
+aiokafka.client.MetadataRequest = AskOnly
+aiokafka.admin.client.MetadataRequest = AskOnly
 
 
 def make_producer(settings: ServiceSettings) -> AIOKafkaProducer:
@@ -59,7 +83,41 @@ async def stop(client: AIOKafkaProducer | AIOKafkaConsumer) -> None:
         async with asyncio.timeout(STOP_TIMEOUT_S):
             await client.stop()
     except (TimeoutError, KafkaError):
+        if isinstance(client, AIOKafkaProducer):
+            await abandon(client)
+
+
+async def abandon(producer: AIOKafkaProducer) -> None:
+    """Let a producer that could not be stopped send nothing any more.
+
+    It would keep what it was given and send it when the broker is back, beside the one that came
+    after it.
+    """
+    producer._message_accumulator.fail_all(KafkaError("the producer was stopped"))
+    try:
+        async with asyncio.timeout(STOP_TIMEOUT_S):
+            await producer._sender.close()
+            await producer.client.close()
+    except (TimeoutError, KafkaError):
         return
+
+
+class TopicsGone(Exception):
+    """The broker forgot topics that were made. Their owner makes them again, and starts anew."""
+
+
+async def require_topics(client: AIOKafkaProducer | AIOKafkaConsumer, names: Iterable[str]) -> None:
+    """Raises TopicsGone unless the broker has these topics (its names).
+
+    A producer would wait for one that is gone for as long as it may, asking for it without a pause.
+    """
+    async with asyncio.timeout(SEND_TIMEOUT_S):
+        if isinstance(client, AIOKafkaProducer):
+            known = (await client.client.fetch_all_metadata()).topics()
+        else:
+            known = await client.topics()
+    if gone := set(names) - known:
+        raise TopicsGone(f"the broker has no topic {', '.join(sorted(gone))}")
 
 
 async def ensure_topics(settings: ServiceSettings, topics: Sequence[Topic]) -> None:
@@ -93,6 +151,34 @@ async def ensure_topics(settings: ServiceSettings, topics: Sequence[Topic]) -> N
                     return
         finally:
             await admin.close()
+
+
+async def wait_for_topics(settings: ServiceSettings, topics: Iterable[str]) -> None:
+    """Wait until the services that own these topics (logical names) have made them.
+
+    Raises KafkaError or TimeoutError when the broker does not answer; waits for ever for a topic.
+    """
+    wanted = {settings.prefixed(topic) for topic in topics}
+    admin = AIOKafkaAdminClient(
+        bootstrap_servers=settings.kafka_bootstrap,
+        client_id=settings.service,
+        request_timeout_ms=SEND_TIMEOUT_S * 1000,
+    )
+    told = False
+    try:
+        async with asyncio.timeout(SEND_TIMEOUT_S):
+            await admin.start()
+        while True:
+            async with asyncio.timeout(SEND_TIMEOUT_S):
+                missing = wanted - set(await admin.list_topics())
+            if not missing:
+                return
+            if not told:
+                log.info("waiting_for_topics", topics=sorted(missing))
+                told = True
+            await asyncio.sleep(TOPICS_POLL_S)
+    finally:
+        await admin.close()
 
 
 async def partition_counts(settings: ServiceSettings, topics: Sequence[Topic]) -> dict[str, int]:

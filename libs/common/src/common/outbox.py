@@ -275,6 +275,7 @@ class Relay:
             for topic, partition in known
         }
         async with asyncio.timeout(kafka.SEND_TIMEOUT_S):
+            await kafka.require_topics(probe, (partition.topic for partition in partitions))
             ends = await probe.end_offsets(list(partitions))
         lost = {partitions[tp][0] for tp, end in ends.items() if end < known[partitions[tp]]}
         if lost:

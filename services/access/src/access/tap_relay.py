@@ -28,6 +28,7 @@ STREAM = "taps"
 BATCH = 500
 BLOCK_MS = 1000
 CONFIRM_EVERY_S = 0.5
+TOPIC_CHECK_S = 1.0
 CONFIRM_BATCH = 1000
 RESEND_AFTER_S = 10.0
 RESEND_PAUSE_MAX_S = 300.0
@@ -68,12 +69,20 @@ class TapRelay:
             async with asyncio.timeout(kafka.SEND_TIMEOUT_S):
                 await producer.start()
             await until_one_fails(
-                self._send_new(waiting, producer), self._confirm_for_ever(pipe, producer)
+                self._send_new(waiting, producer),
+                self._confirm_for_ever(pipe, producer),
+                self._watch_topic(producer),
             )
         finally:
             await kafka.stop(producer)
             await waiting.close()
             await pipe.close()
+
+    async def _watch_topic(self, producer: AIOKafkaProducer) -> None:
+        """Raises TopicsGone when the broker has forgotten it: the next life makes it again."""
+        while True:
+            await kafka.require_topics(producer, [self.settings.prefixed(TAPS.name)])
+            await asyncio.sleep(TOPIC_CHECK_S)
 
     async def _send_new(self, pipe: RedisPipe, producer: AIOKafkaProducer) -> None:
         reached = "0"
