@@ -1,4 +1,4 @@
-"""`make bench`: measures the bars on the running network, writes results.json and a page."""
+"""`make bench`: measures the bars, writes results.json and a page."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import os
 import platform
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -18,15 +19,27 @@ from rich.table import Table
 from copass.bench.page import write_page
 from copass.bench.results import Result, write_results
 from copass.bench.revoke import measure_revocation
-from copass.bench.stack import measure_idle_memory
+from copass.bench.scale import measure_scale
+from copass.bench.stack import measure_idle_memory, own_network, start_and_time
 from copass.bench.taps import BenchError, Target, cards_at_doors, everybody_leaves, measure_taps
 from copass.demo import Failed, Lang, Story
 from copass.demo_api import ApiError, Unreachable, open_api
 from copass.demo_data import demo_network
-from copass.demo_state import Home, NotSeeded, need_state, service_urls
+from copass.demo_state import NotSeeded, need_state, service_urls
+from copass.network import REPOSITORY, state_folder
 
 Measure = Callable[[], Awaitable[list[Result]]]
-GROUPS = ("memory", "taps", "revoke")
+GROUPS = ("memory", "taps", "revoke", "scale")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How much is measured."""
+
+    pairs: int
+    seconds: float
+    trials: int
+    cards: int
 
 
 def show(results: list[Result], console: Console) -> None:
@@ -47,51 +60,81 @@ def machine() -> str:
     return f"{os.cpu_count()} cores, Python {platform.python_version()}, {platform.system()}"
 
 
-async def run_bench(
-    home: Path, groups: list[str], pairs: int, seconds: float, trials: int, console: Console
-) -> list[Result]:
+async def run_bench(home: Path, groups: list[str], plan: Plan, console: Console) -> list[Result]:
+    """Measures on the network that runs in `home`. Raises BenchError and what the demo raises."""
     network = demo_network()
     state, urls = need_state(home, network), service_urls(home)
     run = json.loads((home / "run.json").read_text(encoding="utf-8"))
-    target = Target(home, urls["access"], run["redis"], cards_at_doors(network, state))
+    cards = cards_at_doors(network, state)
+    target = Target(home, urls["access"], run["redis"], run["kafka"], cards)
     results: list[Result] = []
     async with open_api(urls) as api:
         story = Story(api, network, state, Lang.en)
         measures: dict[str, Measure] = {
             "memory": lambda: measure_idle_memory(home, console),
-            "taps": lambda: measure_taps(target, pairs=pairs, seconds=seconds, console=console),
-            "revoke": lambda: measure_revocation(target, story, trials=trials, console=console),
+            "taps": lambda: measure_taps(
+                target, pairs=plan.pairs, seconds=plan.seconds, console=console
+            ),
+            "revoke": lambda: measure_revocation(
+                target, story, trials=plan.trials, console=console
+            ),
+            "scale": lambda: measure_scale(
+                target,
+                network,
+                cards=plan.cards,
+                pairs=plan.pairs,
+                seconds=plan.seconds,
+                console=console,
+            ),
         }
-        try:
-            for name in groups:
-                console.print(f"[bold]{name}[/bold]")
-                results += await measures[name]()
-        finally:
-            await everybody_leaves(api, target.cards)
+        for name in groups:
+            console.print(f"[bold]{name}[/bold]")
+            results += await measures[name]()
+            if name in ("taps", "revoke"):
+                await everybody_leaves(api, target.cards)
     return results
 
 
 def bench(
-    home: Home,
-    out: Annotated[Path, typer.Option(help="Where results.json and index.html go.")] = Path(
-        "bench"
+    out: Annotated[Path, typer.Option(help="Where results.json and index.html go.")] = (
+        REPOSITORY / "bench"
     ),
+    running: Annotated[
+        bool, typer.Option(help="Measure on the network that runs, not on one of its own.")
+    ] = False,
     only: Annotated[
         list[str] | None, typer.Option(help=f"One of {', '.join(GROUPS)}; may be repeated.")
     ] = None,
     pairs: Annotated[int, typer.Option(min=1, help="Contender and baseline, in turns.")] = 7,
     seconds: Annotated[float, typer.Option(min=0.5, help="Length of one measurement.")] = 3,
     trials: Annotated[int, typer.Option(min=1, help="Blocks of a card.")] = 200,
+    cards: Annotated[int, typer.Option(min=20_000, help="Of the scale group.")] = 1_000_000,
 ) -> None:
-    """Measure the bars. The network must be running, and the machine otherwise idle."""
+    """Measure the bars, on a network of its own; the machine should be otherwise idle."""
     console = Console(soft_wrap=True)
     groups = only or list(GROUPS)
     unknown = set(groups) - set(GROUPS)
     if unknown:
         raise typer.BadParameter(f"no such group: {', '.join(sorted(unknown))}")
-    try:
+    if running and "scale" in groups:
+        if only:
+            raise typer.BadParameter("scale fills the network with cards that nobody has")
+        groups.remove("scale")
+    plan = Plan(pairs, seconds, trials, cards)
+    results: list[Result] = []
+
+    def measure(home: Path) -> None:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            results = runner.run(run_bench(home, groups, pairs, seconds, trials, console))
+            results.extend(runner.run(run_bench(home, groups, plan, console)))
+
+    try:
+        if running:
+            measure(state_folder())
+        else:
+            with own_network() as network:
+                console.print("[bold]start[/bold]")
+                results += start_and_time(network, console)
+                measure(network.home)
     except (NotSeeded, BenchError, Failed, ApiError, Unreachable) as error:
         console.print(f"[red]bench:[/red] {error}", highlight=False)
         raise typer.Exit(1) from error

@@ -48,6 +48,7 @@ class Target:
     home: Path
     access_url: str
     redis_url: str
+    kafka: str  # host:port
     cards: tuple[Presented, ...]
 
 
