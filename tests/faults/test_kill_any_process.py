@@ -1,6 +1,7 @@
 """kill -9 any process while people tap: nothing answered is lost, nothing is applied twice.
 
-The default is a smoke test of some of the processes; FULL=1 kills each. SEED_OF_FAULTS=… repeats a run.
+The default is a smoke test of some of the processes; FULL=1 kills each. SEED_OF_FAULTS=… repeats
+a run.
 """
 
 import asyncio
