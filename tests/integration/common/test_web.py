@@ -34,6 +34,8 @@ async def read(thing_id: str, limit: Annotated[int, Query(ge=1, le=100)] = 10) -
         raise RuntimeError("secret inside")
     if thing_id == "away":
         raise asyncpg.CannotConnectNowError("starting up")
+    if thing_id == "cut":
+        raise asyncpg.InternalClientError("cannot switch to state 15; another operation (2)")
     raise not_found("thing")
 
 
@@ -168,6 +170,7 @@ async def test_the_rest_of_what_goes_wrong_is_a_problem_too(client: httpx.AsyncC
     check_problem(await client.get("/v1/things/x?limit=0"), 422, "invalid")
     check_problem(await client.get("/v1/things/x?q=%00"), 400, "malformed_address")
     check_problem(await client.get("/v1/things/away"), 503, "unavailable")
+    check_problem(await client.get("/v1/things/cut"), 503, "unavailable")
     bug = await client.get("/v1/things/bug")
     check_problem(bug, 500, "internal")
     assert "secret" not in bug.text

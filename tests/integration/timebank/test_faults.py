@@ -3,6 +3,7 @@
 import asyncio
 from typing import Any
 
+import asyncpg
 import pytest
 
 from common.ids import new_id
@@ -55,6 +56,25 @@ async def test_a_connection_killed_after_the_commit_posts_nothing_twice(
     assert answer.status_code == 201
     assert await bank.transfers() == 1
     assert await bank.balance("anna") == -90
+
+
+async def test_a_connection_cut_between_two_steps_is_no_fault_of_the_request(
+    bank: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """asyncpg says so with an error of its own, which is neither PostgreSQL's nor the network's."""
+    post, cut = service.post_transfers, []
+
+    async def cut_once(conn: Any, batch: Any, now: Any) -> Any:
+        if not cut:
+            cut.append(True)
+            raise asyncpg.InternalClientError("cannot switch to state 15; another operation (2)")
+        return await post(conn, batch, now)
+
+    monkeypatch.setattr(service, "post_transfers", cut_once)
+    answer = await bank.caller("anna").pay(bank.accounts["anna"], bank.accounts["bruno"], 90)
+    assert cut
+    assert answer.status_code == 201
+    assert await bank.transfers() == 1
 
 
 async def test_kills_under_load_lose_nothing_and_post_nothing_twice(bank: Any, owner: Any) -> None:

@@ -11,12 +11,11 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-import asyncpg
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import CommitFailedError, IllegalStateError
 from opentelemetry.trace import SpanKind
 
-from common import inbox, kafka, outbox, telemetry
+from common import db, inbox, kafka, outbox, telemetry
 from common.clock import Clock, utc_now
 from common.db import Conn, Pool
 from common.events import Event, MalformedEvent, Topic, from_message, read_log_epoch
@@ -33,19 +32,6 @@ FIRST_RETRY_S = 0.05
 LOG_CHECK_S = 1.0
 REPLAY_POLL_S = 2.0
 REPLAY_BATCH = 50
-
-# The message is innocent of these: try again later, however often.
-SERVER_AWAY = (
-    OSError,
-    TimeoutError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.InterfaceError,
-    asyncpg.OperatorInterventionError,
-    asyncpg.InsufficientResourcesError,
-    asyncpg.TransactionRollbackError,
-    asyncpg.LockNotAvailableError,
-    asyncpg.ReadOnlySQLTransactionError,
-)
 
 log = get_logger(__name__)
 
@@ -132,7 +118,7 @@ class Consumer:
                 event = from_message(record.value, record.headers)
                 await self._apply(record.topic, event, traceparent_of=record)
                 return
-            except SERVER_AWAY:
+            except db.SERVER_AWAY:  # the message is innocent: try again later, however often
                 raise
             except MalformedEvent as error:
                 await self._bury(record, None, error)
@@ -234,7 +220,7 @@ class Consumer:
             try:
                 headers = [(name, value.encode()) for name, value in row["headers"].items()]
                 await self._apply(row["topic"], from_message(row["value"], headers))
-            except SERVER_AWAY:
+            except db.SERVER_AWAY:  # the message is innocent: try again later, however often
                 raise
             except Exception as error:
                 await self.pool.execute(

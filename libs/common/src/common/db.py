@@ -16,6 +16,22 @@ else:
     Conn = Connection | PoolConnectionProxy
     Pool = asyncpg.Pool
 
+# The database is away, restarting, full, or too busy for this now. The same may well succeed later,
+# and whether a commit that met one of these stands is unknown until somebody looks.
+SERVER_AWAY: tuple[type[Exception], ...] = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    # What asyncpg says of a connection that was cut between two steps of a transaction.
+    asyncpg.InternalClientError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.TransactionRollbackError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.ReadOnlySQLTransactionError,
+)
+
 STATEMENT_TIMEOUT_MS = 10_000
 LOCK_TIMEOUT_MS = 4_000
 

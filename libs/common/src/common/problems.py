@@ -15,6 +15,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
+from common.db import SERVER_AWAY
 from common.logging import get_logger
 
 MEDIA_TYPE = "application/problem+json"
@@ -151,25 +152,12 @@ async def on_unforeseen(_request: Request, error: Exception) -> Response:
     return Problem(500, "internal", "Something went wrong on our side.").response()
 
 
-DATABASE_BUSY: tuple[type[Exception], ...] = (
-    asyncpg.PostgresConnectionError,
-    asyncpg.InterfaceError,
-    asyncpg.OperatorInterventionError,
-    asyncpg.InsufficientResourcesError,
-    asyncpg.LockNotAvailableError,
-    asyncpg.TransactionRollbackError,
-    asyncpg.ReadOnlySQLTransactionError,
-    ConnectionError,
-    TimeoutError,
-)
-
-
 def install(app: FastAPI) -> None:
     """Make every error answer of an app a problem document."""
     app.add_exception_handler(Problem, on_problem)
     app.add_exception_handler(HTTPException, on_http_exception)
     app.add_exception_handler(RequestValidationError, on_invalid_request)
-    for kind in DATABASE_BUSY:
+    for kind in SERVER_AWAY:
         app.add_exception_handler(kind, on_database_busy)
     app.add_exception_handler(asyncpg.DataError, on_bad_data)
     app.add_exception_handler(Exception, on_unforeseen)

@@ -35,11 +35,11 @@ ATTEMPTS_MAX = 4
 # because the second attempt finds what the first may have posted (its id and key are the same).
 WORTH_ANOTHER_TRY: tuple[type[Exception], ...] = (
     asyncpg.UniqueViolationError,
-    asyncpg.SerializationError,
-    asyncpg.DeadlockDetectedError,
+    asyncpg.TransactionRollbackError,
     asyncpg.PostgresConnectionError,
     asyncpg.AdminShutdownError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # cut between two steps of the transaction
     ConnectionError,
 )
 
