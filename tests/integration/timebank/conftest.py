@@ -118,7 +118,7 @@ class Bank:
         """A member joins: their account."""
         member = MemberState(new_id(), city, "active", 1)
         async with self.pool.acquire() as conn, conn.transaction():
-            await service.apply_city(conn, CityState(city, "active", 1), NOW, new_id)
+            await service.apply_city(conn, CityState(city, "active", "Europe/Paris", 1), NOW, new_id)
             await service.apply_member(conn, member, NOW, new_id)
         self.members[name] = member.member_id
         self.accounts[name] = await self.pool.fetchval(

@@ -22,6 +22,7 @@ class CityChanged(BaseModel):
     city_id: str
     version: int = Field(gt=0)
     status: Literal["active", "left"]
+    timezone: str
 
 
 class MemberChanged(BaseModel):
@@ -37,7 +38,7 @@ def handlers(clock: Clock) -> dict[str, Handler]:
 
     async def on_city(conn: Conn, event: Event) -> None:
         city = CityChanged.model_validate(event.data)
-        state = service.CityState(city.city_id, city.status, city.version)
+        state = service.CityState(city.city_id, city.status, city.timezone, city.version)
         await service.apply_city(conn, state, clock(), new_id)
 
     async def on_member(conn: Conn, event: Event) -> None:

@@ -16,13 +16,19 @@ LEGS_MAX = 100
 AccountKind = Literal[
     "member", "organisation", "commons", "solidarity_fund", "in_transit", "clearing"
 ]
-TransferKind = Literal["transfer", "reversal"]
+TransferKind = Literal[
+    "transfer", "reversal", "contribution", "pledge", "solidarity", "rent_credit"
+]
 Side = Literal["payer", "payee"]
 
 # Moved by clearing between cities alone, never by somebody's request.
 CLEARING_KINDS: frozenset[AccountKind] = frozenset({"in_transit", "clearing"})
 # Of the whole city: its residents may see them.
 COMMON_KINDS: frozenset[AccountKind] = frozenset({"commons", "solidarity_fund"})
+# Taken back where they were made, with all that followed from them: never the transfer alone.
+BOUND_KINDS: frozenset[TransferKind] = frozenset(
+    {"contribution", "pledge", "solidarity", "rent_credit"}
+)
 # Whose stewards may let them fall without end.
 FLOORLESS_KINDS: frozenset[AccountKind] = frozenset({"commons"})
 # Two hours: enough to notice before the next usual exchange is refused.
@@ -64,6 +70,19 @@ class Actor:
     city_id: str | None
     steward: bool = False
     auditor: bool = False
+    resident: bool = False
+    connector: bool = False
+    mediator: bool = False
+    animator: bool = False
+    operator: bool = False
+
+    def for_the_city(self, city_id: str) -> "Actor":
+        """The same person, with the right to move the minutes of a city and of its members.
+
+        For what a rule has already allowed: a confirmed contribution paid from the commons, help
+        that a steward granted. Nothing of an HTTP request may reach the ledger with it unchecked.
+        """
+        return replace(self, city_id=city_id, steward=True)
 
     def owns(self, account: Account) -> bool:
         return account.owner_id is not None and str(account.owner_id) == self.id
@@ -112,10 +131,12 @@ class TransferRequest:
     reverses: UUID | None = None
     # When it happened elsewhere, of what is imported.
     occurred_at: datetime | None = None
+    # What it is for; a request that names what it takes back is a reversal.
+    purpose: TransferKind = "transfer"
 
     @property
     def kind(self) -> TransferKind:
-        return "transfer" if self.reverses is None else "reversal"
+        return self.purpose if self.reverses is None else "reversal"
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +210,8 @@ class Rejected:
     code: RejectionCode
     detail: str
     side: Side | None = None
+    # The field of the request that is wrong, where it is not an account ("body.minutes").
+    field: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -364,6 +387,10 @@ def take_back(transfer: Transfer, actor: Actor) -> tuple[Leg, ...] | Rejected:
         return Rejected("not_found", "There is no such transfer.")
     if transfer.kind == "reversal":
         return Rejected("not_reversible", "A reversal is not taken back: transfer again.")
+    if transfer.kind in BOUND_KINDS:
+        return Rejected(
+            "not_reversible", f"This belongs to a {transfer.kind}, which is taken back itself."
+        )
     return tuple(Leg(item.account_id, -item.minutes) for item in transfer.postings)
 
 
@@ -455,6 +482,7 @@ def asks_for(request: TransferRequest, transfer: Transfer) -> bool:
     legs = {(leg.account_id, leg.minutes) for leg in request.legs}
     return (
         request.reverses == transfer.reverses
+        and request.kind == transfer.kind
         and legs == {(item.account_id, item.minutes) for item in transfer.postings}
         and (transfer.memo_erased or (request.memo or None) == transfer.memo)
     )

@@ -10,10 +10,12 @@ from timebank.domain import Transfer
 STANDINGS = Topic("timebank.standings.v1", compacted=True)
 TRANSFERS = Topic("timebank.transfers.v1", compacted=False)
 BOOKS = Topic("timebank.books.v1", compacted=False)
-PUBLISHED = (STANDINGS, TRANSFERS, BOOKS)
+NOTICES = Topic("timebank.notices.v1", compacted=False)
+PUBLISHED = (STANDINGS, TRANSFERS, BOOKS, NOTICES)
 
 STANDING_CHANGED = "timebank.standing.changed.v1"
 TRANSFER_POSTED = "timebank.transfer.posted.v1"
+NOTICE = "timebank.notice.v1"
 BOOK_DIFFERS = "timebank.book.differs.v1"
 
 

@@ -94,6 +94,11 @@ def to_actor(principal: Principal) -> Actor:
         city_id=principal.city,
         steward=principal.has("steward"),
         auditor=principal.has("auditor"),
+        resident=principal.has("resident"),
+        connector=principal.has("connector"),
+        mediator=principal.has("mediator"),
+        animator=principal.has("animator"),
+        operator=principal.has("operator"),
     )
 
 
@@ -106,7 +111,7 @@ CurrentActor = Annotated[Actor, Depends(current_actor)]
 
 def problem_of(rejected: Rejected, *, of_body: bool = True) -> Problem:
     """The answer to a refusal. `of_body`: the accounts are fields of the request's body."""
-    field = FIELD_OF_CODE.get(rejected.code)
+    field = rejected.field or FIELD_OF_CODE.get(rejected.code)
     if of_body and rejected.side:
         field = FIELD[rejected.side]
     return Problem(STATUS.get(rejected.code, 422), rejected.code, rejected.detail, field=field)

@@ -119,6 +119,17 @@ async def post_transfers(
     return outcomes
 
 
+async def post_now(conn: Conn, request: TransferRequest, now: datetime) -> Transfer | Rejected:
+    """Post one transfer within the transaction of `conn`, beside what it follows from.
+
+    Locks its accounts in id order: whoever calls this locks their own rows first, and posts all
+    transfers of one transaction together or in one order. Raises asyncpg errors.
+    """
+    submission = Submission(request, telemetry.current_traceparent())
+    (outcome,) = await post_transfers(conn, [submission], now)
+    return outcome if isinstance(outcome, Rejected) else outcome.transfer
+
+
 async def save_outcomes(
     conn: Conn,
     batch: Sequence[Submission],
@@ -243,6 +254,7 @@ async def change_limits(
 class CityState:
     city_id: str
     status: str
+    timezone: str
     version: int
 
 
@@ -257,7 +269,13 @@ class MemberState:
 async def apply_city(conn: Conn, city: CityState, now: datetime, new_id: NewId) -> None:
     """Open the book of a city that is new, and keep the city's state."""
     await open_book(conn, city.city_id, now, new_id)
-    await store.save_city(conn, city_id=city.city_id, status=city.status, version=city.version)
+    await store.save_city(
+        conn,
+        city_id=city.city_id,
+        status=city.status,
+        timezone=city.timezone,
+        version=city.version,
+    )
 
 
 async def apply_member(conn: Conn, member: MemberState, now: datetime, new_id: NewId) -> None:

@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 from uuid import UUID
 
@@ -13,6 +13,15 @@ from common.db import Conn
 from timebank.domain import Account, AccountKind, Posting, Transfer
 
 Row = asyncpg.Record
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A member as identity last told of them."""
+
+    member_id: UUID
+    city_id: str
+    status: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,14 +264,33 @@ async def has_book(conn: Conn, city_id: str) -> bool:
     return found is True
 
 
-async def save_city(conn: Conn, *, city_id: str, status: str, version: int) -> None:
+async def save_city(conn: Conn, *, city_id: str, status: str, timezone: str, version: int) -> None:
     """Keep a city's state, unless a newer one is known."""
     await conn.execute(
-        "UPDATE book SET status = $2, city_version = $3 WHERE city_id = $1 AND city_version < $3",
+        "UPDATE book SET status = $2, city_version = $3, timezone = $4"
+        " WHERE city_id = $1 AND city_version < $3",
         city_id,
         status,
         version,
+        timezone,
     )
+
+
+async def city_today(conn: Conn, city_id: str, now: datetime) -> date:
+    """The day that it is in the city."""
+    today: date = await conn.fetchval(
+        "SELECT ($2::timestamptz AT TIME ZONE timezone)::date FROM book WHERE city_id = $1",
+        city_id,
+        now,
+    )
+    return today
+
+
+async def find_member(conn: Conn, member_id: UUID) -> Member | None:
+    row = await conn.fetchrow(
+        "SELECT member_id, city_id, status FROM member WHERE member_id = $1", member_id
+    )
+    return Member(**row) if row else None
 
 
 async def save_member(
@@ -369,6 +397,36 @@ async def save_standing(conn: Conn, standing: Standing) -> None:
 
 async def find_account(conn: Conn, account_id: UUID) -> Account | None:
     row = await conn.fetchrow(f"{SELECT_ACCOUNT} WHERE account_id = $1", account_id)
+    return to_account(row) if row else None
+
+
+async def find_member_account(conn: Conn, member_id: UUID, city_id: str) -> Account | None:
+    """A member's account in a city's book."""
+    return await find_account_of(conn, city_id, "member", member_id)
+
+
+async def find_organisation_account(
+    conn: Conn, organisation_id: UUID, city_id: str
+) -> Account | None:
+    """An organisation's account in a city's book."""
+    return await find_account_of(conn, city_id, "organisation", organisation_id)
+
+
+async def find_common_account(conn: Conn, city_id: str, kind: AccountKind) -> Account | None:
+    """The city's own account of a kind: the commons or the solidarity fund."""
+    return await find_account_of(conn, city_id, kind, None)
+
+
+async def find_account_of(
+    conn: Conn, city_id: str, kind: AccountKind, owner_id: UUID | None
+) -> Account | None:
+    row = await conn.fetchrow(
+        f"{SELECT_ACCOUNT} WHERE city_id = $1 AND kind = $2"
+        " AND owner_id IS NOT DISTINCT FROM $3 AND peer_city_id IS NULL",
+        city_id,
+        kind,
+        owner_id,
+    )
     return to_account(row) if row else None
 
 
