@@ -1,6 +1,7 @@
 """What is published is what the contracts say."""
 
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -10,7 +11,8 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from timebank import events
-from timebank.domain import Posting, Transfer
+from timebank.domain import Account, Posting, Transfer
+from timebank.holds.domain import Hold
 
 CONTRACTS = Path(__file__).parents[3] / "contracts" / "events"
 
@@ -58,3 +60,40 @@ def test_a_book_that_differs_is_told_as_agreed() -> None:
             first=["the balances sum to 1, not to 0"],
         ),
     )
+
+
+@pytest.mark.parametrize(("kind", "owner_id"), [("member", UUID(int=3)), ("commons", None)])
+def test_an_account_is_told_as_agreed(kind: Any, owner_id: UUID | None) -> None:
+    account = Account(UUID(int=2), "nantes", kind, owner_id, True, None, 77, 1)
+    data = events.account_changed(account, 1)
+    check(events.ACCOUNT_CHANGED, data)
+    assert "77" not in str(data)
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_a_hold_is_told_as_agreed(ended: bool) -> None:
+    now = datetime(2026, 11, 22, tzinfo=UTC)
+    hold = Hold(
+        id=UUID(int=1),
+        city_id="nantes",
+        from_account=UUID(int=2),
+        to_account=UUID(int=3),
+        minutes=90,
+        memo="for nobody else",
+        requested_by="somebody",
+        created_at=now,
+        expires_at=now + timedelta(days=1),
+    )
+    if ended:
+        hold = replace(
+            hold,
+            status="posted",
+            resolved_at=now,
+            posted_minutes=50,
+            transfer_id=UUID(int=4),
+        )
+    data = events.hold_changed(hold)
+    check(events.HOLD_CHANGED, data)
+    assert data["version"] == 1 + ended
+    assert "nobody" not in str(data)
+    assert "somebody" not in str(data)

@@ -16,6 +16,7 @@ from timebank.batcher import Batcher
 from timebank.domain import (
     COMMON_FLOORS,
     Account,
+    AccountKind,
     Actor,
     Books,
     Outcome,
@@ -221,7 +222,8 @@ async def open_organisation(
     if not opened:
         return Rejected("account_exists", "This organisation, or this id, has an account already.")
     account = (await store.lock_accounts(conn, [account_id]))[account_id]
-    await store.save_limits(conn, account, set_by=actor.id, now=now)
+    version = await store.save_limits(conn, account, set_by=actor.id, now=now)
+    await tell_of(conn, account, version, now)
     return account
 
 
@@ -243,8 +245,52 @@ async def change_limits(
         ceiling_minutes=changes.get("ceiling_minutes", account.ceiling_minutes),
     )
     if isinstance(changed, Account):
-        await store.save_limits(conn, changed, set_by=actor.id, now=now)
+        version = await store.save_limits(conn, changed, set_by=actor.id, now=now)
+        await tell_of(conn, changed, version, now)
     return changed
+
+
+async def open_account(
+    conn: Conn,
+    *,
+    account_id: UUID,
+    city_id: str,
+    kind: AccountKind,
+    owner_id: UUID | None,
+    floor_minutes: int | None,
+    now: datetime,
+) -> None:
+    """Open an account and tell of it, unless the owner has one of this kind in the city."""
+    opened = await store.open_account(
+        conn,
+        account_id=account_id,
+        city_id=city_id,
+        kind=kind,
+        owner_id=owner_id,
+        floor_minutes=floor_minutes,
+        now=now,
+    )
+    if opened:
+        account = Account(account_id, city_id, kind, owner_id, True, floor_minutes, 0, 0)
+        await tell_of(conn, account, 1, now)
+
+
+async def close_accounts_of(conn: Conn, owner_id: UUID, now: datetime) -> None:
+    """Close all accounts of an owner and tell of it; their balances stay."""
+    for account, version in await store.close_accounts_of(conn, owner_id):
+        await tell_of(conn, account, version, now)
+
+
+async def tell_of(conn: Conn, account: Account, version: int, now: datetime) -> None:
+    """Publish what an account is; not its balance, so that a transfer costs nothing here."""
+    await outbox.add(
+        conn,
+        topic=events.ACCOUNTS,
+        key=str(account.id),
+        type=events.ACCOUNT_CHANGED,
+        data=events.account_changed(account, version),
+        now=now,
+    )
 
 
 # ── What identity tells ─────────────────────────────────────────────────────────────────────────
@@ -296,9 +342,9 @@ async def apply_member(conn: Conn, member: MemberState, now: datetime, new_id: N
     if not fresh:
         return
     if member.status == "erased":
-        await store.close_accounts_of(conn, member.member_id)
+        await close_accounts_of(conn, member.member_id, now)
         return
-    await store.open_account(
+    await open_account(
         conn,
         account_id=new_id(),
         city_id=member.city_id,
@@ -342,7 +388,7 @@ async def open_book(conn: Conn, city_id: str, now: datetime, new_id: NewId) -> N
     if not await store.open_book(conn, city_id, now):
         return
     for kind, floor_minutes in COMMON_FLOORS.items():
-        await store.open_account(
+        await open_account(
             conn,
             account_id=new_id(),
             city_id=city_id,

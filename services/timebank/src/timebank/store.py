@@ -337,20 +337,25 @@ async def open_account(
     return opened is True
 
 
-async def save_limits(conn: Conn, account: Account, *, set_by: str, now: datetime) -> None:
-    """Write an account's limits, and who set them; the caller holds its lock."""
-    await conn.execute(
+async def save_limits(conn: Conn, account: Account, *, set_by: str, now: datetime) -> int:
+    """Write an account's limits, and who set them; the caller holds its lock.
+
+    Returns the new version of what is told of the account.
+    """
+    version: int = await conn.fetchval(
         "WITH entry AS (INSERT INTO account_limit"
         "  (account_id, number, floor_minutes, ceiling_minutes, set_by, set_at)"
         "  SELECT $1, coalesce(max(number), 0) + 1, $2, $3, $4, $5 FROM account_limit"
         "  WHERE account_id = $1)"
-        " UPDATE account SET floor_minutes = $2, ceiling_minutes = $3 WHERE account_id = $1",
+        " UPDATE account SET floor_minutes = $2, ceiling_minutes = $3,"
+        "  state_version = state_version + 1 WHERE account_id = $1 RETURNING state_version",
         account.id,
         account.floor_minutes,
         account.ceiling_minutes,
         set_by,
         now,
     )
+    return version
 
 
 async def member_floor(conn: Conn, city_id: str) -> int:
@@ -361,14 +366,20 @@ async def member_floor(conn: Conn, city_id: str) -> int:
     return floor
 
 
-async def close_accounts_of(conn: Conn, owner_id: UUID) -> None:
-    """Close the accounts of an owner. Balances stay: they are the other side of others' minutes."""
-    await conn.execute(
-        "UPDATE account SET status = 'closed' WHERE account_id IN ("
+async def close_accounts_of(conn: Conn, owner_id: UUID) -> list[tuple[Account, int]]:
+    """Close the accounts of an owner: each as it is then, and the version of what is told of it.
+
+    Balances stay: they are the other side of others' minutes.
+    """
+    rows = await conn.fetch(
+        "UPDATE account SET status = 'closed', state_version = state_version + 1"
+        " WHERE account_id IN ("
         " SELECT account_id FROM account WHERE owner_id = $1 AND status = 'open'"
-        " ORDER BY account_id FOR NO KEY UPDATE)",
+        " ORDER BY account_id FOR NO KEY UPDATE)"
+        " RETURNING *",
         owner_id,
     )
+    return [(to_account(row), row["state_version"]) for row in rows]
 
 
 async def find_standing(conn: Conn, member_id: UUID) -> Standing | None:

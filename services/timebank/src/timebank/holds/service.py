@@ -4,11 +4,11 @@ import asyncio
 from datetime import datetime
 from uuid import UUID
 
-from common import telemetry
+from common import outbox, telemetry
 from common.clock import Clock
 from common.db import Conn, Pool
 from common.logging import get_logger
-from timebank import service
+from timebank import events, service
 from timebank import store as ledger_store
 from timebank.domain import Account, Actor, Rejected, Transfer, TransferRequest
 from timebank.holds import store
@@ -34,6 +34,7 @@ async def place(
     if not await store.add_hold(conn, hold):
         return Rejected("hold_id_reused", "Another hold has this hold_id.")
     await store.save_held(conn, payer)
+    await tell(conn, hold, now)
     return hold
 
 
@@ -75,6 +76,7 @@ async def post(
         conn, [decided.posted], keys=[], traceparents=[telemetry.current_traceparent()], now=now
     )
     await store.end_hold(conn, decided.hold)
+    await tell(conn, decided.hold, now)
     return decided.hold, decided.posted.transfer
 
 
@@ -89,7 +91,19 @@ async def void(conn: Conn, hold_id: UUID, actor: Actor, now: datetime) -> Hold |
     hold, payer = decided
     await store.end_hold(conn, hold)
     await store.save_held(conn, payer)
+    await tell(conn, hold, now)
     return hold
+
+
+async def tell(conn: Conn, hold: Hold, now: datetime) -> None:
+    await outbox.add(
+        conn,
+        topic=events.HOLDS,
+        key=str(hold.id),
+        type=events.HOLD_CHANGED,
+        data=events.hold_changed(hold),
+        now=now,
+    )
 
 
 async def expire_due(pool: Pool, now: datetime) -> int:
@@ -110,6 +124,7 @@ async def expire_due(pool: Pool, now: datetime) -> int:
             if ended is not None:
                 await store.end_hold(conn, ended[0])
                 await store.save_held(conn, ended[1])
+                await tell(conn, ended[0], now)
                 expired += 1
     return expired
 
