@@ -441,12 +441,16 @@ async def test_every_route_wants_a_token_but_those_that_give_one(network: Networ
             assert (answer.status_code, answer.json()["code"]) == (401, "unauthenticated"), path
 
 
+# A question too long for an address: it changes nothing.
+READ_BY_POST = {"/v1/names"}
+
+
 async def test_every_command_wants_an_idempotency_key(network: Network) -> None:
     bearer = {"Authorization": f"Bearer {network.admin.token}"}
     commands = [
         (method, path)
         for method, path in operations(network)
-        if method != "GET" and "/oauth/" not in path
+        if method != "GET" and "/oauth/" not in path and path not in READ_BY_POST
     ]
     assert len(commands) > 15
     for method, path in commands:

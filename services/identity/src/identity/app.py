@@ -18,6 +18,7 @@ from common.worker import run_worker
 from identity import keys, oauth_routes, routes, store
 from identity.consumers import GROUP, HANDLERS
 from identity.context import Context, build_context
+from identity.directory.routes import router as directory_router
 from identity.events import TOPICS
 from identity.settings import IdentitySettings
 from identity.tokens import OwnKeySet
@@ -56,7 +57,7 @@ def create_app(settings: IdentitySettings, clock: Clock = utc_now) -> FastAPI:
         title="Copass identity",
         version="1",
         description="Cities, members, roles, logins, access tokens and cards.",
-        routers=[routes.router, oauth_routes.router],
+        routers=[routes.router, oauth_routes.router, directory_router],
         lifespan=lifespan,
         ready=what_is_missing,
     )

@@ -1,0 +1,1 @@
+"""Who is who, for those whom each member lets know."""
