@@ -4,7 +4,7 @@ ROOT := $(patsubst %/,%,$(dir $(abspath $(lastword $(MAKEFILE_LIST)))))
 VENV := $(ROOT)/.venv
 RUN := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
-PACKAGES := $(patsubst %/pyproject.toml,%,$(wildcard $(ROOT)/libs/common/pyproject.toml \
+PACKAGES := $(patsubst %/pyproject.toml,%,$(wildcard $(ROOT)/libs/*/pyproject.toml \
 	$(ROOT)/services/*/pyproject.toml $(ROOT)/tools/pyproject.toml))
 MIGRATIONS = $(wildcard $(ROOT)/libs/common/src/common/migrations/*.sql $(ROOT)/services/*/src/*/migrations/*.sql)
 CODE = libs services tools tests
@@ -76,7 +76,7 @@ test-faults: $(STAMP) ## Tests that kill real processes
 
 lint: $(STAMP) ## Style, types, imports, migrations
 	@cd "$(ROOT)" && "$(VENV)/bin/ruff" check $(CODE) && "$(VENV)/bin/ruff" format --check $(CODE)
-	@cd "$(ROOT)" && "$(VENV)/bin/mypy" libs/common/src services/*/src tools/src
+	@cd "$(ROOT)" && "$(VENV)/bin/mypy" libs/*/src services/*/src tools/src
 	@cd "$(ROOT)" && PYTHONWARNINGS=ignore "$(VENV)/bin/lint-imports" --no-cache
 	@cd "$(ROOT)" && "$(VENV)/bin/squawk" --config .squawk.toml $(MIGRATIONS)
 
