@@ -27,6 +27,7 @@ from timebank.domain import (
     decide_all,
     set_limits,
 )
+from timebank.standings import store as standings_store
 from timebank.store import KeyUsed, Standing
 
 NewId = Callable[[], UUID]
@@ -368,6 +369,15 @@ async def keep_standing(conn: Conn, member: MemberState, now: datetime) -> None:
         version=known.version + 1 if known else 1,
     )
     await store.save_standing(conn, standing)
+    await standings_store.add_history(
+        conn,
+        member_id=standing.member_id,
+        version=standing.version,
+        city_id=standing.city_id,
+        standing=standing.standing,
+        cause="moved" if known else "joined",
+        now=now,
+    )
     await outbox.add(
         conn,
         topic=events.STANDINGS,

@@ -1,0 +1,1 @@
+"""What each city decides about pledges, grace, rent and trust in new members."""
