@@ -194,6 +194,26 @@ RejectionCode = Literal[
     "not_reversible",
     "transfer_id_reused",
     "idempotency_key_reused",
+    # The exchange board.
+    "wrong_terms",
+    "wrong_days",
+    "own_listing",
+    "listing_id_reused",
+    "exchange_id_reused",
+    "listing_closed",
+    "listing_open",
+    "too_many_listings",
+    "too_many_requests",
+    "already_requested",
+    "already_given",
+    "nothing_left",
+    "object_taken",
+    "object_out",
+    "wrong_step",
+    "exceeds_deposit",
+    "hold_bound",
+    "unknown_place",
+    "unknown_organisation",
 ]
 
 

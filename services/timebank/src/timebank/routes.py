@@ -55,6 +55,17 @@ STATUS: dict[RejectionCode, int] = {
     "hold_expired": 409,
     "already_reversed": 409,
     "not_reversible": 409,
+    "listing_closed": 409,
+    "listing_open": 409,
+    "too_many_listings": 409,
+    "too_many_requests": 409,
+    "already_requested": 409,
+    "already_given": 409,
+    "nothing_left": 409,
+    "object_taken": 409,
+    "object_out": 409,
+    "wrong_step": 409,
+    "hold_bound": 409,
 }
 FIELD: dict[Side, str] = {"payer": "body.from_account", "payee": "body.to_account"}
 FIELD_OF_CODE: dict[RejectionCode, str] = {
@@ -64,6 +75,9 @@ FIELD_OF_CODE: dict[RejectionCode, str] = {
     "exceeds_hold": "body.minutes",
     "invalid_expiry": "body.expires_at",
     "hold_id_reused": "body.hold_id",
+    "listing_id_reused": "body.listing_id",
+    "exchange_id_reused": "body.exchange_id",
+    "exceeds_deposit": "body.minutes",
 }
 
 
