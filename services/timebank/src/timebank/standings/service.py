@@ -84,7 +84,7 @@ async def tell(conn: Conn, before: Standing, judged: Judgement, now: datetime) -
             subject={
                 "city_id": judged.city_id,
                 "month": judged.month,
-                "minutes": judged.short_minutes,
+                "missing_minutes": judged.short_minutes,
                 "until": judged.until,
             },
             now=now,
