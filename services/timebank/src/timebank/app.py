@@ -15,12 +15,14 @@ from common.outbox import Relay
 from common.web import create_app as create_edge
 from common.worker import run_worker
 from timebank import consumers
+from timebank.contributions.routes import router as contributions_router
 from timebank.events import PUBLISHED
 from timebank.holds.routes import router as holds_router
 from timebank.holds.service import keep_expiring
 from timebank.routes import router
 from timebank.service import Ledger
 from timebank.settings import Settings, read_settings
+from timebank.standings.service import keep_evaluating
 from timebank.statements.routes import router as statements_router
 from timebank.verify import keep_checking
 
@@ -60,7 +62,7 @@ def create_app(settings: Settings | None = None, clock: Clock = utc_now) -> Fast
         title="Copass time bank",
         version="1",
         description="One book per city, in integer minutes. What is posted stays.",
-        routers=[router, holds_router, statements_router],
+        routers=[router, holds_router, statements_router, contributions_router],
         lifespan=lifespan,
         ready=ready,
     )
@@ -87,6 +89,7 @@ async def run(settings: Settings, clock: Clock = utc_now) -> None:
                 "relay": relay.run,
                 "consumer": consumer.run,
                 "holds": partial(keep_expiring, pool, clock),
+                "standings": partial(keep_evaluating, pool, clock),
                 "books": partial(
                     keep_checking,
                     settings.database_url.get_secret_value(),

@@ -1,4 +1,4 @@
-"""What the time bank learns from identity. It reads the fields that it uses, and no others."""
+"""What the time bank learns from identity and places. It reads the fields that it uses, and no others."""
 
 from typing import Literal
 from uuid import UUID
@@ -11,10 +11,14 @@ from common.db import Conn
 from common.events import Event
 from common.ids import new_id
 from timebank import service
+from timebank.contributions import store as contributions
+from timebank.pledges import service as pledges
+from timebank.standings import store as standings_store
 
 GROUP = "timebank"
 CITIES = "identity.cities.v1"
 MEMBERS = "identity.members.v1"
+PLACES = "places.places.v1"
 
 
 class CityChanged(BaseModel):
@@ -33,6 +37,14 @@ class MemberChanged(BaseModel):
     status: Literal["active", "suspended", "erased"]
 
 
+class PlaceChanged(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+    place_id: UUID
+    version: int = Field(gt=0)
+    city_id: str
+    status: Literal["in_network", "suspended", "closed"]
+
+
 def handlers(clock: Clock) -> dict[str, Handler]:
     """The handlers by topic. Each survives a message that comes twice, and an older one late."""
 
@@ -40,10 +52,23 @@ def handlers(clock: Clock) -> dict[str, Handler]:
         city = CityChanged.model_validate(event.data)
         state = service.CityState(city.city_id, city.status, city.timezone, city.version)
         await service.apply_city(conn, state, clock(), new_id)
+        # Days and months end by the city's clock, which may be another one now.
+        await standings_store.expect_all_of(conn, city.city_id, clock())
 
     async def on_member(conn: Conn, event: Event) -> None:
         member = MemberChanged.model_validate(event.data)
         state = service.MemberState(member.member_id, member.city_id, member.status, member.version)
         await service.apply_member(conn, state, clock(), new_id)
+        await pledges.follow_member(conn, member.member_id, clock())
 
-    return {CITIES: on_city, MEMBERS: on_member}
+    async def on_place(conn: Conn, event: Event) -> None:
+        place = PlaceChanged.model_validate(event.data)
+        await contributions.save_place(
+            conn,
+            place_id=place.place_id,
+            city_id=place.city_id,
+            status=place.status,
+            version=place.version,
+        )
+
+    return {CITIES: on_city, MEMBERS: on_member, PLACES: on_place}

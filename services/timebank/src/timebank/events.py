@@ -5,22 +5,28 @@ from datetime import datetime
 from typing import Any
 
 from common.events import Topic
+from timebank.contributions.domain import Contribution
 from timebank.domain import Account, Transfer
 from timebank.holds.domain import Hold
+from timebank.pledges.domain import Pledge
 
 STANDINGS = Topic("timebank.standings.v1", compacted=True)
 TRANSFERS = Topic("timebank.transfers.v1", compacted=False)
 BOOKS = Topic("timebank.books.v1", compacted=False)
 ACCOUNTS = Topic("timebank.accounts.v1", compacted=True)
 HOLDS = Topic("timebank.holds.v1", compacted=True)
+CONTRIBUTIONS = Topic("timebank.contributions.v1", compacted=True)
 NOTICES = Topic("timebank.notices.v1", compacted=False)
-PUBLISHED = (STANDINGS, TRANSFERS, BOOKS, NOTICES, ACCOUNTS, HOLDS)
+PLEDGES = Topic("timebank.pledges.v1", compacted=True)
+PUBLISHED = (STANDINGS, TRANSFERS, BOOKS, NOTICES, PLEDGES, ACCOUNTS, HOLDS, CONTRIBUTIONS)
 
 STANDING_CHANGED = "timebank.standing.changed.v1"
 TRANSFER_POSTED = "timebank.transfer.posted.v1"
+CONTRIBUTION_CHANGED = "timebank.contribution.changed.v1"
 NOTICE = "timebank.notice.v1"
 ACCOUNT_CHANGED = "timebank.account.changed.v1"
 HOLD_CHANGED = "timebank.hold.changed.v1"
+PLEDGE_CHANGED = "timebank.pledge.changed.v1"
 BOOK_DIFFERS = "timebank.book.differs.v1"
 
 
@@ -33,6 +39,27 @@ def standing_changed(
         "version": version,
         "city_id": city_id,
         "standing": standing,
+    }
+
+
+def pledge_changed(pledge: Pledge) -> dict[str, Any]:
+    """The whole public state of a pledge. Of `terms` for the same month, the last one is meant."""
+    return {
+        "pledge_id": str(pledge.id),
+        "version": pledge.version,
+        "member_id": str(pledge.member_id),
+        "city_id": pledge.city_id,
+        "status": "running" if pledge.running else "ended",
+        "starts_on": pledge.starts_on.isoformat(),
+        "ends_before": pledge.ends_before.isoformat() if pledge.ends_before else None,
+        "terms": [
+            {
+                "from_month": term.from_month.isoformat(),
+                "minutes_per_month": term.minutes_per_month,
+            }
+            for term in pledge.terms
+        ],
+        "skills": list(pledge.skills),
     }
 
 
@@ -95,4 +122,30 @@ def book_differs(
         "checked_at": checked_at.isoformat(),
         "differences": differences,
         "first": list(first),
+    }
+
+
+def contribution_changed(contribution: Contribution) -> dict[str, Any]:
+    """The whole public state; without notes, which may name people."""
+    claim = contribution.given.claim
+    return {
+        "contribution_id": str(contribution.id),
+        "version": contribution.state_version,
+        "city_id": contribution.city_id,
+        "giver_id": str(contribution.giver_id),
+        "beneficiary": {
+            "kind": contribution.beneficiary.kind,
+            "id": str(contribution.beneficiary.id) if contribution.beneficiary.id else None,
+        },
+        "group_id": str(contribution.group_id) if contribution.group_id else None,
+        "status": contribution.status,
+        "minutes": claim.minutes,
+        "performed_on": claim.performed_on.isoformat(),
+        "activity": claim.activity,
+        "place_id": str(claim.place_id) if claim.place_id else None,
+        "confirmed_minutes": contribution.confirmed_minutes,
+        "transfer_id": str(contribution.transfer_id) if contribution.transfer_id else None,
+        "logged_at": contribution.logged_at.isoformat(),
+        "decided_at": contribution.decided_at.isoformat() if contribution.decided_at else None,
+        "reversed_at": contribution.reversed_at.isoformat() if contribution.reversed_at else None,
     }

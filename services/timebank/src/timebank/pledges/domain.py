@@ -5,11 +5,13 @@ oldest first; what is left over is carried into the months to come. So all that 
 pledge follows from two things: what each month owes, and how much was counted.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from typing import Literal
 from uuid import UUID
+
+from timebank.domain import Actor, Rejected
 
 MINUTES_PER_MONTH_MAX = 6000
 SKILLS_MAX = 30
@@ -233,3 +235,89 @@ class Dues:
             pledge.running and pledge.covers(month) and pledge.per_month(self.today) > 0
             for pledge in self.pledges
         )
+
+
+# ── Making, changing and ending a pledge ────────────────────────────────────────────────────────
+
+
+def check_right(actor: Actor, member_id: UUID, city_id: str, what: str) -> Rejected | None:
+    """What is a member's: for them and for the stewards of the city."""
+    if str(member_id) == actor.id or actor.is_steward_of(city_id):
+        return None
+    if actor.may_know_of(city_id):
+        return Rejected("forbidden", f"This {what} is not yours.")
+    return Rejected("not_found", f"There is no such {what}.")
+
+
+def start_pledge(
+    pledge: Pledge, actor: Actor, *, given_start: bool, others: Sequence[Pledge], today: date
+) -> Pledge | Rejected:
+    """Decide a new pledge; `others` are all that the member made before.
+
+    Without `given_start`, it starts today, or when the last one of this city is over.
+    """
+    if any(other.running for other in others):
+        return Rejected("pledge_running", "A pledge is running: change it, or end it first.")
+    free_from = max(
+        (
+            other.ends_before
+            for other in others
+            if other.ends_before is not None and other.city_id == pledge.city_id
+        ),
+        default=date.min,
+    )
+    starts_on = pledge.starts_on if given_start else max(today, free_from)
+    back = START_MONTHS_MAX if actor.is_steward_of(pledge.city_id) else 0
+    if not (months_later(today, -back) <= starts_on < months_later(today, START_MONTHS_MAX + 1)):
+        return Rejected(
+            "invalid_start",
+            f"A pledge starts within {START_MONTHS_MAX} months, from this month on; only a steward"
+            " names a month of the past.",
+        )
+    if month_of(starts_on) < free_from:
+        return Rejected("invalid_start", f"The last pledge runs until {free_from}.")
+    (term,) = pledge.terms
+    return replace(
+        pledge, starts_on=starts_on, terms=(replace(term, from_month=month_of(starts_on)),)
+    )
+
+
+def change_pledge(
+    pledge: Pledge,
+    *,
+    minutes_per_month: int | None,
+    skills: tuple[str, ...] | None,
+    today: date,
+) -> Pledge | Rejected:
+    """Decide a change: of the minutes from the next month on, of the skills at once."""
+    if not pledge.running:
+        return ENDED
+    changed = replace(pledge, version=pledge.version + 1)
+    if skills is not None:
+        changed = replace(changed, skills=skills)
+    from_month = max(next_month(today), month_of(pledge.starts_on))
+    if minutes_per_month is not None and minutes_per_month != pledge.per_month(from_month):
+        term = Term(from_month, minutes_per_month)
+        changed = replace(changed, terms=(*pledge.terms, term))
+    return changed
+
+
+def end_pledge(pledge: Pledge, today: date, *, at_once: bool = False) -> Pledge | Rejected:
+    """Decide the end: the month that it is is the last one owed.
+
+    `at_once`, when the member has left the city: this month is not owed any more.
+    """
+    if not pledge.running:
+        return ENDED
+    ends_before = month_of(today) if at_once else next_month(today)
+    # One that has not begun will not.
+    if pledge.starts_on > today:
+        ends_before = month_of(pledge.starts_on)
+    return replace(
+        pledge,
+        ends_before=max(ends_before, month_of(pledge.starts_on)),
+        version=pledge.version + 1,
+    )
+
+
+ENDED = Rejected("pledge_ended", "This pledge has ended.")

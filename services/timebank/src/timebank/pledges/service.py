@@ -3,17 +3,162 @@
 from datetime import date, datetime
 from uuid import UUID
 
+from common import outbox
 from common.db import Conn
 from common.ids import new_id
 from common.logging import get_logger
-from timebank import notices, service
+from timebank import events, notices, service
 from timebank import store as ledger_store
 from timebank.domain import Actor, Leg, Rejected, Transfer, TransferRequest
 from timebank.pledges import store
-from timebank.pledges.domain import Dues, Period, month_of
+from timebank.pledges.domain import (
+    Dues,
+    Period,
+    Pledge,
+    Term,
+    change_pledge,
+    check_right,
+    end_pledge,
+    month_of,
+    start_pledge,
+)
 from timebank.standings import service as standings
 
 log = get_logger(__name__)
+
+
+NOT_FOUND = Rejected("not_found", "There is no such pledge.")
+
+
+# ── Pledges ─────────────────────────────────────────────────────────────────────────────────────
+
+
+async def start(
+    conn: Conn,
+    actor: Actor,
+    *,
+    pledge_id: UUID,
+    member_id: UUID,
+    minutes_per_month: int,
+    skills: tuple[str, ...],
+    starts_on: date | None,
+    now: datetime,
+) -> Pledge | Rejected:
+    """Let a member pledge minutes of each month to the city where they are."""
+    member = (await store.lock_members(conn, [member_id])).get(member_id)
+    if member is None or member.status == "erased":
+        return Rejected("not_found", "There is no such member.")
+    if refused := check_right(actor, member_id, member.city_id, "member"):
+        return refused
+    today = await ledger_store.city_today(conn, member.city_id, now)
+    start_day = starts_on or today
+    wanted = Pledge(
+        id=pledge_id,
+        member_id=member_id,
+        city_id=member.city_id,
+        starts_on=start_day,
+        terms=(Term(month_of(start_day), minutes_per_month),),
+        skills=skills,
+        made_by=actor.id,
+        made_at=now,
+    )
+    pledge = start_pledge(
+        wanted,
+        actor,
+        given_start=starts_on is not None,
+        others=await store.pledges_of(conn, member_id),
+        today=today,
+    )
+    if isinstance(pledge, Rejected):
+        return pledge
+    if not await store.add_pledge(conn, pledge):
+        return Rejected("pledge_id_reused", "Another pledge has this pledge_id.")
+    await publish(conn, pledge, now)
+    await standings.evaluate(conn, member_id, now)
+    return pledge
+
+
+async def lock(conn: Conn, pledge_id: UUID, actor: Actor) -> Pledge | Rejected:
+    """A pledge that the actor may change, with its member locked."""
+    pledge = await store.find_pledge(conn, pledge_id)
+    if pledge is None:
+        return NOT_FOUND
+    if refused := check_right(actor, pledge.member_id, pledge.city_id, "pledge"):
+        return refused
+    await store.lock_members(conn, [pledge.member_id])
+    # Again, now that nobody else can change it.
+    return await store.find_pledge(conn, pledge_id) or NOT_FOUND
+
+
+async def change(
+    conn: Conn,
+    actor: Actor,
+    pledge_id: UUID,
+    *,
+    minutes_per_month: int | None,
+    skills: tuple[str, ...] | None,
+    now: datetime,
+) -> Pledge | Rejected:
+    """Change what is pledged from the next month on, or the skills."""
+    pledge = await lock(conn, pledge_id, actor)
+    if isinstance(pledge, Rejected):
+        return pledge
+    today = await ledger_store.city_today(conn, pledge.city_id, now)
+    changed = change_pledge(pledge, minutes_per_month=minutes_per_month, skills=skills, today=today)
+    if isinstance(changed, Rejected):
+        return changed
+    if len(changed.terms) > len(pledge.terms):
+        await store.add_term(conn, changed, set_by=actor.id, now=now)
+    await store.save_pledge(conn, changed, ended_by=None, now=now)
+    await publish(conn, changed, now)
+    return changed
+
+
+async def end(conn: Conn, actor: Actor, pledge_id: UUID, now: datetime) -> Pledge | Rejected:
+    """End a pledge with the month that it is."""
+    pledge = await lock(conn, pledge_id, actor)
+    if isinstance(pledge, Rejected):
+        return pledge
+    today = await ledger_store.city_today(conn, pledge.city_id, now)
+    ended = end_pledge(pledge, today)
+    if isinstance(ended, Pledge):
+        await save_end(conn, ended, ended_by=actor.id, now=now)
+    return ended
+
+
+async def save_end(conn: Conn, ended: Pledge, *, ended_by: str, now: datetime) -> None:
+    await store.save_pledge(conn, ended, ended_by=ended_by, now=now)
+    await publish(conn, ended, now)
+    await standings.evaluate(conn, ended.member_id, now)
+
+
+async def follow_member(conn: Conn, member_id: UUID, now: datetime) -> None:
+    """After identity told of a member: end what they pledged to a city that they have left.
+
+    What they owe there stays owed, and so does their standing. Of one who was erased, all ends.
+    """
+    member = (await store.lock_members(conn, [member_id])).get(member_id)
+    if member is None:
+        return
+    for pledge in await store.pledges_of(conn, member_id):
+        if not pledge.running:
+            continue
+        if member.status == "erased" or pledge.city_id != member.city_id:
+            today = await ledger_store.city_today(conn, pledge.city_id, now)
+            ended = end_pledge(pledge, today, at_once=True)
+            if isinstance(ended, Pledge):
+                await save_end(conn, ended, ended_by="identity", now=now)
+
+
+async def publish(conn: Conn, pledge: Pledge, now: datetime) -> None:
+    await outbox.add(
+        conn,
+        topic=events.PLEDGES,
+        key=str(pledge.id),
+        type=events.PLEDGE_CHANGED,
+        data=events.pledge_changed(pledge),
+        now=now,
+    )
 
 
 # ── Counting what was worked ────────────────────────────────────────────────────────────────────

@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import date, datetime
+from typing import Any
 from uuid import UUID
 
 import asyncpg
@@ -134,6 +135,108 @@ async def today_in(conn: Conn, city_ids: Collection[str], now: datetime) -> dict
         now,
     )
     return {row["city_id"]: row["today"] for row in rows}
+
+
+async def list_pledges(
+    conn: Conn,
+    *,
+    member_id: UUID | None,
+    city_id: str | None,
+    running: bool | None,
+    after: UUID | None,
+    limit: int,
+) -> list[Pledge]:
+    """Pledges in id order, from the one after `after`; what is None does not narrow."""
+    rows = await conn.fetch(
+        f"{SELECT_PLEDGE}"
+        " WHERE ($1::uuid IS NULL OR p.member_id = $1) AND ($2::text IS NULL OR p.city_id = $2)"
+        " AND ($3::boolean IS NULL OR (p.ends_before IS NULL) = $3)"
+        " AND ($4::uuid IS NULL OR p.pledge_id > $4) ORDER BY p.pledge_id LIMIT $5",
+        member_id,
+        city_id,
+        running,
+        after,
+        limit,
+    )
+    return [to_pledge(row) for row in rows]
+
+
+async def add_pledge(conn: Conn, pledge: Pledge) -> bool:
+    """Write a new pledge with its first term. False, and nothing done, when its id is taken."""
+    added = await conn.fetchval(
+        "INSERT INTO pledge (pledge_id, member_id, city_id, starts_on, skills, version, made_by,"
+        " made_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)"
+        " ON CONFLICT (pledge_id) DO NOTHING RETURNING true",
+        pledge.id,
+        pledge.member_id,
+        pledge.city_id,
+        pledge.starts_on,
+        list(pledge.skills),
+        pledge.version,
+        pledge.made_by,
+        pledge.made_at,
+    )
+    if added:
+        await add_term(conn, pledge, set_by=pledge.made_by, now=pledge.made_at)
+    return added is True
+
+
+async def add_term(conn: Conn, pledge: Pledge, *, set_by: str, now: datetime | None) -> None:
+    """Write the last term of a pledge."""
+    term = pledge.terms[-1]
+    await conn.execute(
+        "INSERT INTO pledge_term (pledge_id, number, from_month, minutes_per_month, set_by,"
+        " set_at) VALUES ($1, $2, $3, $4, $5, $6)",
+        pledge.id,
+        len(pledge.terms),
+        term.from_month,
+        term.minutes_per_month,
+        set_by,
+        now,
+    )
+
+
+async def save_pledge(conn: Conn, pledge: Pledge, *, ended_by: str | None, now: datetime) -> None:
+    """Write a pledge as it is now, but its terms. `ended_by`: who ended it, if somebody did."""
+    await conn.execute(
+        "UPDATE pledge SET skills = $2, ends_before = $3, version = $4,"
+        " ended_by = coalesce(ended_by, $5),"
+        " ended_at = coalesce(ended_at, CASE WHEN $5::text IS NOT NULL THEN $6::timestamptz END)"
+        " WHERE pledge_id = $1",
+        pledge.id,
+        list(pledge.skills),
+        pledge.ends_before,
+        pledge.version,
+        ended_by,
+        now,
+    )
+
+
+# ── A member's own, and what is forgotten ───────────────────────────────────────────────────────
+
+
+async def export_of(conn: Conn, member_id: UUID) -> dict[str, list[dict[str, Any]]]:
+    """All that is kept of what a member pledged, as rows by table."""
+    found = {}
+    for name, query in EXPORTS.items():
+        found[name] = [dict(row) for row in await conn.fetch(query, member_id)]
+    return found
+
+
+EXPORTS = {
+    "pledges": "SELECT pledge_id, city_id, starts_on, ends_before, skills, made_at, ended_at"
+    " FROM pledge WHERE member_id = $1 ORDER BY pledge_id",
+    "pledge_terms": "SELECT pledge_id, number, from_month, minutes_per_month, set_at"
+    " FROM pledge_term JOIN pledge USING (pledge_id) WHERE member_id = $1"
+    " ORDER BY pledge_id, number",
+    "pledge_credits": "SELECT credit_id, source, city_id, month, minutes, transfer_id, counted_at,"
+    " undone_by, undone_at FROM pledge_credit WHERE member_id = $1 ORDER BY credit_id",
+}
+
+
+async def forget(conn: Conn, member_id: UUID) -> None:
+    """Take the words from a member's pledges: what they said they can do. Numbers stay."""
+    await conn.execute("UPDATE pledge SET skills = '{}' WHERE member_id = $1", member_id)
 
 
 # ── Credits ─────────────────────────────────────────────────────────────────────────────────────
