@@ -1,4 +1,4 @@
-"""What the time bank learns from identity and places. It reads the fields that it uses, and no others."""
+"""What the time bank learns from others. It reads the fields that it uses, and no others."""
 
 from typing import Literal
 from uuid import UUID

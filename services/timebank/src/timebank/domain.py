@@ -230,6 +230,21 @@ RejectionCode = Literal[
     "hold_bound",
     "unknown_place",
     "unknown_organisation",
+    "unknown_member",
+    "unknown_beneficiary",
+    "invalid_minutes",
+    "invalid_day",
+    "mixed_group",
+    "contribution_id_reused",
+    "group_id_reused",
+    "self_confirmation",
+    "contribution_ended",
+    "too_many_versions",
+    "version_changed",
+    "nothing_disputed",
+    "not_disputed",
+    "not_confirmed",
+    "exceeds_claim",
 ]
 
 

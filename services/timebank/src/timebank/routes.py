@@ -74,6 +74,12 @@ STATUS: dict[RejectionCode, int] = {
     "object_out": 409,
     "wrong_step": 409,
     "hold_bound": 409,
+    "self_confirmation": 403,
+    "contribution_ended": 409,
+    "too_many_versions": 409,
+    "version_changed": 409,
+    "not_disputed": 409,
+    "not_confirmed": 409,
 }
 FIELD: dict[Side, str] = {"payer": "body.from_account", "payee": "body.to_account"}
 FIELD_OF_CODE: dict[RejectionCode, str] = {
