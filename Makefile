@@ -92,7 +92,7 @@ contracts: $(STAMP) ## Generate contracts/ from the code
 # By name: COPASS_HOME may hold what is not ours.
 clean-data: down ## Stop, and forget the network's data and secrets
 	@cd "$(or $(COPASS_HOME),$(ROOT)/.copass)" 2>/dev/null && \
-		rm -rf postgres valkey tansu kafka-log logs pids demo.json run.json secrets.json control.sock lock || true
+		rm -rf postgres valkey tansu kafka-log logs pids demo.json run.json secrets.json card-keys.json control.sock lock || true
 
 clean: clean-data ## Also remove .venv, caches and Apache Kafka
 	@rm -rf "$(ROOT)/.copass" "$(VENV)" "$(ROOT)/.pytest_cache" "$(ROOT)/.mypy_cache" "$(ROOT)/.ruff_cache" "$(ROOT)/.hypothesis" "$(ROOT)/.import_linter_cache"

@@ -24,8 +24,8 @@ ALL = (*SERVICES, "portal")
 PORTS = {"portal": 8000, "identity": 8001, "timebank": 8002, "access": 8003, "places": 8004}
 WORKER_PORTS = {"identity": 8021, "timebank": 8022, "access": 8023, "places": 8024}
 A_SECRET = "0123456789abcdef0123456789abcdef"
-# Read by uvicorn and by the C library, not by a Settings class.
-OTHERS = {"FORWARDED_ALLOW_IPS", "MALLOC_ARENA_MAX", "PYTHONUNBUFFERED"}
+# Read by uvicorn, by the C library, and where …_CARD_KEYS refers to; not by a Settings class.
+OTHERS = {"COPASS_CARD_KEYS", "FORWARDED_ALLOW_IPS", "MALLOC_ARENA_MAX", "PYTHONUNBUFFERED"}
 
 
 @dataclass(frozen=True)
@@ -216,7 +216,10 @@ def test_make_up_gives_the_same_settings(service: str, tmp_path: Path) -> None:
 def test_the_documented_variables_exist(service: str) -> None:
     """docs/contracts.md lists what all four have in common."""
     text = (ROOT / "docs/contracts.md").read_text("utf-8")
-    documented = {name.lower() for name in re.findall(r"`…_([A-Z_]+)`", text)} - {"card_pepper"}
+    documented = {name.lower() for name in re.findall(r"`…_([A-Z_]+)`", text)} - {
+        "card_pepper",
+        "card_keys",
+    }
     assert {"database_url", "kafka_bootstrap", "token_issuer"} <= documented
     assert documented <= set(settings_class(service).model_fields)
 

@@ -8,6 +8,7 @@ from identity.app import MIGRATIONS
 from identity.settings import IdentitySettings
 
 sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[2] / "support"))
 
 from identity_network import Network, TestClock, make_settings, running
 

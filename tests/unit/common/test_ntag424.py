@@ -110,12 +110,14 @@ def test_keys_are_where_the_reference_says(tmp_path: Path, monkeypatch: pytest.M
     expected = tuple(KeySet(raw(item["meta"]), raw(item["master"])) for item in sets)
     assert ntag424.load_keys(f"file:{tmp_path / 'keys.json'}") == expected
     assert ntag424.load_keys("env:SOME_KEYS") == expected
-    assert ntag424.load_keys("") == ()
+    monkeypatch.setenv("NO_KEYS", "[]")
+    assert ntag424.load_keys("") == ntag424.load_keys("env:NO_KEYS") == ()
     assert "11" not in repr(expected)
 
 
 @pytest.mark.parametrize(
-    "content", ["", "[]", "{}", "[1]", '[{"meta": "00"}]', '[{"meta": "00", "master": "deadbeef"}]']
+    "content",
+    ["", "1", '{"meta": ""}', "[1]", '[{"meta": "00"}]', '[{"meta": "00", "master": "deadbeef"}]'],
 )
 def test_keys_that_are_none_are_refused_without_being_repeated(
     tmp_path: Path, content: str

@@ -64,6 +64,9 @@ class Ports:
         return ports
 
 
+CARD_KEYS = "card-keys.json"
+
+
 @dataclass(frozen=True, slots=True)
 class Secrets:
     """Made once, at the first start."""
@@ -96,6 +99,10 @@ class Network:
     @property
     def run_file(self) -> Path:
         return self.home / "run.json"
+
+    @property
+    def card_keys(self) -> Path:
+        return self.home / CARD_KEYS
 
     def log(self, name: str) -> Path:
         return self.home / "logs" / f"{name}.log"
@@ -169,6 +176,7 @@ def disk_error(error: OSError, path: Path) -> StartError:
 
 def load_or_make_secrets(home: Path) -> Secrets:
     """The network's secrets. Raises StartError when the file is there and cannot be used."""
+    make_card_keys(home / CARD_KEYS)
     path = home / "secrets.json"
     names = [field.name for field in fields(Secrets)]
     if path.exists():
@@ -184,6 +192,13 @@ def load_or_make_secrets(home: Path) -> Secrets:
     made = Secrets(**{name: secrets.token_hex(24) for name in names})
     write_atomically(path, json.dumps(asdict(made), indent=1) + "\n")
     return made
+
+
+def make_card_keys(path: Path) -> None:
+    """The keys of cryptographic cards, unless they are there: a card knows no others."""
+    if not path.exists():
+        made = {"meta": secrets.token_hex(16), "master": secrets.token_hex(16)}
+        write_atomically(path, json.dumps([made]) + "\n")
 
 
 def environment(network: Network, keys: Secrets, service: str) -> dict[str, str]:
@@ -218,6 +233,7 @@ def environment(network: Network, keys: Secrets, service: str) -> dict[str, str]
     }
     if service in ("identity", "access"):
         own["CARD_PEPPER"] = keys.card_pepper
+        own["CARD_KEYS"] = f"file:{network.card_keys}"
     if service == "identity":
         own["KEY_SECRET"] = keys.key_secret
     if service == "access":

@@ -134,7 +134,8 @@ class KeySet:
 
 
 def load_keys(reference: str) -> tuple[KeySet, ...]:
-    """The key sets that a reference leads to, the one for new cards first; none when it is empty.
+    """The key sets that a reference leads to, the one for new cards first; none when it is empty,
+    or the list is.
 
     `file:<path>` or `env:<variable>`, of JSON: `[{"meta": hex, "master": hex}, …]`. The secrets
     stand where the reference says, never in a setting that could be printed. Raises ValueError,
@@ -157,10 +158,9 @@ def load_keys(reference: str) -> tuple[KeySet, ...]:
             KeySet(bytes.fromhex(item["meta"]), bytes.fromhex(item["master"]))
             for item in json.loads(raw)
         )
+        if any(len(key) != BLOCK_BYTES for keys in found for key in (keys.meta, keys.master)):
+            raise ValueError("a key of another length")
     except (ValueError, TypeError, KeyError):
-        found = ()
-    if not found or any(
-        len(key) != BLOCK_BYTES for keys in found for key in (keys.meta, keys.master)
-    ):
+        # Without its cause, which would repeat what was read.
         raise ValueError(f"{reference} has no card keys of the form that is asked for") from None
     return found

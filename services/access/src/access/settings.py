@@ -18,6 +18,8 @@ class Settings(ServiceSettings):
     worker_port: int = Field(default=8023, ge=1, le=65535)
     redis_url: SecretStr
     card_pepper: SecretStr = Field(min_length=32)
+    # Where the keys of cryptographic cards are (common.ntag424.load_keys); empty: there are none.
+    card_keys: str = ""
     # How long the projector's fetches wait (None: like the others). It bounds how late a block is
     # learnt from a broker that answers a waiting fetch only at its end, as Tansu does.
     projection_fetch_wait_ms: int | None = Field(default=None, ge=1, le=5000)

@@ -7,6 +7,7 @@ from uuid import UUID
 from pydantic import BaseModel, Field
 
 from identity.domain import Card, City, Client, Member, Organisation, Reader
+from identity.personalisation import NDEF_FILE, PURPOSES, Sheet
 
 T = TypeVar("T")
 
@@ -100,6 +101,41 @@ class CardAnswer(BaseModel):
                 "replaced_by": card.replaced_by,
                 "created_at": card.created_at,
             }
+        )
+
+
+class CardKey(BaseModel):
+    """`number`: the slot on the card. `key`: 16 bytes of AES-128; a blank card's are zeros."""
+
+    number: int
+    purpose: str
+    key: str
+
+
+class CardSheet(BaseModel):
+    """What is written to a card (NXP AN12196); bytes in upper-case hexadecimal."""
+
+    card_id: UUID
+    uid: str
+    keys: list[CardKey]
+    url: str = Field(description="the zeros are where the card writes its message")
+    file_number: int
+    file_data: str
+    file_settings: str = Field(description="the data of ChangeFileSettings, after the file number")
+
+    @classmethod
+    def of(cls, card_id: UUID, sheet: Sheet) -> "CardSheet":
+        return cls(
+            card_id=card_id,
+            uid=sheet.uid,
+            keys=[
+                CardKey(number=number, purpose=PURPOSES[number], key=key)
+                for number, key in sheet.keys.items()
+            ],
+            url=sheet.url,
+            file_number=NDEF_FILE,
+            file_data=sheet.ndef_file,
+            file_settings=sheet.file_settings,
         )
 
 

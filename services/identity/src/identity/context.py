@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from common.clock import Clock
 from common.db import Pool
+from common.ntag424 import KeySet, load_keys
 from identity.keys import KeyRing
 from identity.passwords import Passwords
 from identity.settings import IdentitySettings
@@ -20,6 +21,7 @@ class Context:
     ring: KeyRing
     passwords: Passwords
     throttle: LoginThrottle
+    card_keys: tuple[KeySet, ...]
 
 
 def build_context(settings: IdentitySettings, pool: Pool, clock: Clock) -> Context:
@@ -42,4 +44,5 @@ def build_context(settings: IdentitySettings, pool: Pool, clock: Clock) -> Conte
             address_max=settings.login_failures_address_max,
             login_max=settings.login_failures_login_max,
         ),
+        card_keys=load_keys(settings.card_keys),
     )

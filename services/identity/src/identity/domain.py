@@ -5,7 +5,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import Literal
 from uuid import UUID
+
+CredentialType = Literal["uid", "ntag424"]
 
 CITY_ROLES = frozenset({"resident", "connector", "mediator", "animator", "steward", "operator"})
 FEDERATION_ROLES = frozenset({"auditor", "federation_admin"})
@@ -19,6 +22,7 @@ AUDIENCES = ("identity", "timebank", "access", "places")
 PLACES_PER_MEMBER_MAX = 100
 UID_BYTES = (4, 7, 10)
 UID_SEPARATORS = ":- "
+NTAG_UID_DIGITS = 14
 EMAIL_LENGTH_MAX = 254
 EMAIL_LOCAL_LENGTH_MAX = 64
 EMAIL_LOCAL_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789.!#$%&'*+/=?^_`{|}~-")
@@ -92,7 +96,7 @@ class Card:
     card_id: UUID
     member_id: UUID
     city_id: str
-    credential_type: str
+    credential_type: CredentialType
     credential_hash: str
     uid_tail: str
     label: str

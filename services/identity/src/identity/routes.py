@@ -10,11 +10,12 @@ from pydantic import AfterValidator, Field, SecretStr, StringConstraints
 
 from common.fields import Body, ShortText, Slug
 from common.ids import new_id
-from common.problems import Problem, forbidden, invalid, not_found
+from common.problems import Problem, conflict, forbidden, invalid, not_found
 from common.web import StrictRoute
 from identity import domain, service, store
 from identity.answers import (
     CardAnswer,
+    CardSheet,
     CityAnswer,
     ClientAnswer,
     ClientWithSecret,
@@ -25,7 +26,8 @@ from identity.answers import (
     ReaderWithKey,
 )
 from identity.commands import CurrentActor, CurrentCommand, CurrentContext, Cursor, Limit, page
-from identity.domain import Malformed
+from identity.domain import CredentialType, Malformed
+from identity.personalisation import make_sheet
 
 router = APIRouter(prefix="/v1", route_class=StrictRoute)
 
@@ -356,7 +358,7 @@ async def read_organisation(
 class IssueCard(Body):
     card_id: UUID | None = None
     member_id: UUID
-    type: Literal["uid"]
+    type: CredentialType
     uid: Uid
     label: Annotated[ShortText, Field(max_length=80)] | None = None
 
@@ -365,7 +367,7 @@ class IssueCard(Body):
 async def issue_card(body: IssueCard, command: CurrentCommand) -> Response:
     """Give a member a card. Of its UID only a keyed hash and the last 2 bytes are kept."""
     context = command.context
-    uid = service.read_uid(body.uid.get_secret_value())
+    uid = service.read_uid(body.uid.get_secret_value(), body.type)
     card_id = body.card_id or new_id()
     return await command.run(
         {
@@ -377,6 +379,7 @@ async def issue_card(body: IssueCard, command: CurrentCommand) -> Response:
             command.actor,
             card_id=card_id,
             member_id=body.member_id,
+            credential_type=body.type,
             uid=uid,
             label=body.label or "",
             pepper=context.settings.card_pepper.get_secret_value(),
@@ -436,6 +439,7 @@ async def unblock_card(card_id: UUID, command: CurrentCommand) -> Response:
 
 class ReplaceCard(Body):
     card_id: UUID | None = None
+    type: CredentialType = "uid"
     uid: Uid
     label: Annotated[ShortText, Field(max_length=80)] | None = None
 
@@ -444,7 +448,7 @@ class ReplaceCard(Body):
 async def replace_card(card_id: UUID, body: ReplaceCard, command: CurrentCommand) -> Response:
     """Give the holder a new card; the old one is over. Answers with the new one."""
     context = command.context
-    uid = service.read_uid(body.uid.get_secret_value())
+    uid = service.read_uid(body.uid.get_secret_value(), body.type)
     new_card_id = body.card_id or new_id()
     return await command.run(
         {
@@ -456,6 +460,7 @@ async def replace_card(card_id: UUID, body: ReplaceCard, command: CurrentCommand
             command.actor,
             card_id,
             new_card_id=new_card_id,
+            credential_type=body.type,
             uid=uid,
             label=body.label,
             pepper=context.settings.card_pepper.get_secret_value(),
@@ -463,6 +468,37 @@ async def replace_card(card_id: UUID, body: ReplaceCard, command: CurrentCommand
         ),
         CardAnswer.of,
         status=201,
+    )
+
+
+class ProgramCard(Body):
+    uid: Uid
+
+
+@router.post("/cards/{card_id}/personalisation", response_model=CardSheet, tags=["cards"])
+async def personalise_card(card_id: UUID, body: ProgramCard, command: CurrentCommand) -> Response:
+    """What the card programmer writes to an NTAG 424 DNA card: its keys, its file, its settings.
+
+    For those who give out cards. The UID is read from the card in hand, as none is kept; who was
+    shown the keys is kept.
+    """
+    context = command.context
+    if not context.card_keys:
+        raise conflict("no_card_keys", "This network has no keys for cryptographic cards.")
+    uid = service.read_uid(body.uid.get_secret_value(), "ntag424")
+    sheet = make_sheet(context.card_keys[0], uid, context.settings.card_url)
+    return await command.run(
+        {"uid": context.vault.fingerprint("uid", uid)},
+        lambda conn: service.disclose_keys(
+            conn,
+            command.actor,
+            card_id,
+            uid=uid,
+            pepper=context.settings.card_pepper.get_secret_value(),
+            now=context.clock(),
+        ),
+        CardAnswer.of,
+        reveal=lambda answer: CardSheet.of(UUID(answer["card_id"]), sheet).model_dump(mode="json"),
     )
 
 

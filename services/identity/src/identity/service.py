@@ -13,13 +13,16 @@ from uuid import UUID
 import asyncpg
 
 from common.db import Conn, Pool
+from common.ids import new_id
 from common.problems import Problem, conflict, forbidden, invalid, not_found
 from identity import domain, events, store
 from identity.domain import (
+    NTAG_UID_DIGITS,
     Actor,
     Card,
     City,
     Client,
+    CredentialType,
     Malformed,
     Member,
     Organisation,
@@ -324,16 +327,26 @@ async def read_organisation(conn: Conn, actor: Actor, organisation_id: UUID) -> 
 # Cards
 
 
-def read_uid(uid: str) -> str:
+def read_uid(uid: str, credential_type: CredentialType = "uid") -> str:
     """The normalised UID. Raises Problem 422 `uid_malformed`, which does not repeat it."""
     try:
-        return domain.normalise_uid(uid)
+        normal = domain.normalise_uid(uid)
+        if credential_type == "ntag424" and len(normal) != NTAG_UID_DIGITS:
+            raise Malformed("the UID of an NTAG 424 DNA card has 7 bytes")
     except Malformed as error:
         raise invalid("body.uid", f"{error}.", "uid_malformed") from error
+    return normal
 
 
 def make_card(
-    *, card_id: UUID, member: Member | Card, uid: str, label: str, pepper: str, now: datetime
+    *,
+    card_id: UUID,
+    member: Member | Card,
+    credential_type: CredentialType,
+    uid: str,
+    label: str,
+    pepper: str,
+    now: datetime,
 ) -> Card:
     """An active card for the holder; of the normalised UID only the hash and the tail are kept."""
     if member.city_id is None:
@@ -342,8 +355,8 @@ def make_card(
         card_id=card_id,
         member_id=member.member_id,
         city_id=member.city_id,
-        credential_type="uid",
-        credential_hash=hash_credential(pepper, "uid", uid),
+        credential_type=credential_type,
+        credential_hash=hash_credential(pepper, credential_type, uid),
         uid_tail=uid[-4:],
         label=label,
         status="active",
@@ -374,6 +387,7 @@ async def issue_card(
     *,
     card_id: UUID,
     member_id: UUID,
+    credential_type: CredentialType,
     uid: str,
     label: str,
     pepper: str,
@@ -386,7 +400,15 @@ async def issue_card(
     if member is None:
         raise not_found("member")
     enforce(domain.refuse_card_issue(actor, member), "member")
-    card = make_card(card_id=card_id, member=member, uid=uid, label=label, pepper=pepper, now=now)
+    card = make_card(
+        card_id=card_id,
+        member=member,
+        credential_type=credential_type,
+        uid=uid,
+        label=label,
+        pepper=pepper,
+        now=now,
+    )
     await insert_card(conn, card)
     await events.card_changed(conn, card, now)
     return card
@@ -425,6 +447,7 @@ async def replace_card(
     card_id: UUID,
     *,
     new_card_id: UUID,
+    credential_type: CredentialType,
     uid: str,
     label: str | None,
     pepper: str,
@@ -444,6 +467,7 @@ async def replace_card(
     successor = make_card(
         card_id=new_card_id,
         member=card,
+        credential_type=credential_type,
         uid=uid,
         label=card.label if label is None else label,
         pepper=pepper,
@@ -455,6 +479,25 @@ async def replace_card(
     await insert_card(conn, successor)
     await events.card_changed(conn, successor, now)
     return successor
+
+
+async def disclose_keys(
+    conn: Conn, actor: Actor, card_id: UUID, *, uid: str, pepper: str, now: datetime
+) -> Card:
+    """Let somebody program a card, and keep who it was. `uid` is normalised.
+
+    Raises Problem 404, 403, 409 `card_replaced`, `not_programmable`, 422 `uid_of_another_card`.
+    """
+    card = await store.lock_card(conn, card_id)
+    if card is None:
+        raise not_found("card")
+    enforce(domain.refuse_replace(actor, card), "card")
+    if card.credential_type != "ntag424":
+        raise conflict("not_programmable", "Only an NTAG 424 DNA card has keys.")
+    if card.credential_hash != hash_credential(pepper, card.credential_type, uid):
+        raise invalid("body.uid", "is not the UID of this card.", "uid_of_another_card")
+    await store.insert_disclosure(conn, new_id(), card_id, shown_to=str(actor.id), now=now)
+    return card
 
 
 async def save_card(conn: Conn, card: Card, now: datetime) -> Card:

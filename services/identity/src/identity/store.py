@@ -281,6 +281,19 @@ async def update_card(conn: Conn, card: Card) -> None:
     )
 
 
+async def insert_disclosure(
+    conn: Conn, disclosure_id: UUID, card_id: UUID, *, shown_to: str, now: datetime
+) -> None:
+    await conn.execute(
+        "INSERT INTO card_key_disclosure (disclosure_id, card_id, shown_to, shown_at)"
+        " VALUES ($1, $2, $3, $4)",
+        disclosure_id,
+        card_id,
+        shown_to,
+        now,
+    )
+
+
 async def list_cards(conn: Conn, *, member_id: UUID, after: UUID | None, limit: int) -> list[Card]:
     rows = await conn.fetch(
         f"SELECT {CARD} FROM card c JOIN member m USING (member_id)"  # noqa: S608 - a constant
