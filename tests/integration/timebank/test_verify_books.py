@@ -22,6 +22,14 @@ PLANTED = {
         "DELETE FROM posting WHERE account_id = $1",
         "1 postings, 0 of another city, sum 90",
     ),
+    "a transfer gone": (
+        "DELETE FROM transfer WHERE $1::uuid IS NOT NULL",
+        "2 postings, 2 of another city, sum 0",
+    ),
+    "an account gone": (
+        "DELETE FROM account WHERE account_id = $1",
+        "2 postings, 1 of another city, sum 0",
+    ),
     "another amount": (
         "UPDATE posting SET minutes = -80 WHERE account_id = $1",
         "sum 10",

@@ -519,16 +519,19 @@ async def find_book(conn: Conn, city_id: str) -> Book | None:
 
 async def verify_transfers(conn: Conn) -> dict[str, list[str]]:
     """By city: transfers without postings, with postings that do not sum to zero, or of accounts
-    of another city."""
+    of another city; and postings whose transfer or account is not there."""
     rows = await conn.fetch(
-        "SELECT t.city_id, t.transfer_id, coalesce(sum(p.minutes), 0)::text AS minutes,"
-        " count(p.*) AS postings, count(*) FILTER (WHERE a.city_id <> t.city_id) AS strangers"
-        " FROM transfer t LEFT JOIN posting p USING (transfer_id)"
+        "SELECT coalesce(t.city_id, min(p.city_id)) AS city_id, transfer_id,"
+        " coalesce(sum(p.minutes), 0)::text AS minutes, count(p.*) AS postings,"
+        " count(p.*) FILTER (WHERE p.city_id IS DISTINCT FROM t.city_id"
+        "  OR a.city_id IS DISTINCT FROM t.city_id) AS strangers"
+        " FROM transfer t FULL JOIN posting p USING (transfer_id)"
         " LEFT JOIN account a USING (account_id)"
-        " GROUP BY t.transfer_id"
+        " GROUP BY transfer_id, t.city_id"
         " HAVING count(p.*) < 2 OR sum(p.minutes) <> 0"
-        " OR count(*) FILTER (WHERE a.city_id <> t.city_id) > 0"
-        " ORDER BY t.city_id, t.transfer_id"
+        " OR count(p.*) FILTER (WHERE p.city_id IS DISTINCT FROM t.city_id"
+        "  OR a.city_id IS DISTINCT FROM t.city_id) > 0"
+        " ORDER BY 1, transfer_id"
     )
     found = defaultdict(list)
     for row in rows:
