@@ -1,6 +1,7 @@
 """A time bank on a real PostgreSQL, spoken to over HTTP with real tokens."""
 
 import base64
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -24,6 +25,9 @@ from timebank import service
 from timebank.app import create_app
 from timebank.service import CityState, MemberState
 from timebank.settings import Settings
+
+# The tests of a folder share modules of helpers; pytest imports each file on its own.
+sys.path.insert(0, str(Path(__file__).parent))
 
 MIGRATIONS = Path(timebank.__file__).parent / "migrations"
 ISSUER = "https://identity.test"
