@@ -516,7 +516,7 @@ async def list_contributions(
     async with pool.acquire() as conn:
         found = await store.list_contributions(conn, narrow, before=cursor, limit=limit + 1)
     of_own_city = city_id is not None and actor.city_id == city_id
-    with_notes = own or (of_own_city and (actor.steward or actor.mediator))
+    with_notes = own or (of_own_city and (actor.steward or disputed))
     return to_page(found, limit, with_notes=with_notes)
 
 

@@ -249,6 +249,7 @@ class Filter:
     disputed: bool = False
 
 
+AFTER_SEEN = "(c.logged_at, c.contribution_id) < (seen.logged_at, seen.contribution_id)"
 NEWEST_FIRST = "ORDER BY c.logged_at DESC, c.contribution_id DESC"
 
 
@@ -258,6 +259,7 @@ async def list_contributions(
     """Contributions, the last logged first, from the one before `before`."""
     rows = await conn.fetch(
         f"{SELECT_CONTRIBUTION}"
+        " LEFT JOIN contribution seen ON seen.contribution_id = $7"
         " WHERE ($1::uuid IS NULL OR c.giver_id = $1)"
         " AND ($2::uuid IS NULL OR c.beneficiary_id = $2)"
         " AND ($3::uuid IS NULL OR c.giver_id = $3 OR c.beneficiary_id = $3)"
@@ -265,9 +267,7 @@ async def list_contributions(
         " AND ($5::text IS NULL OR c.status = $5)"
         " AND (NOT $6 OR EXISTS (SELECT FROM contribution_version v"
         "  WHERE v.contribution_id = c.contribution_id AND v.side = 'beneficiary'))"
-        " AND ($7::uuid IS NULL OR (c.logged_at, c.contribution_id) <"
-        "  (SELECT logged_at, contribution_id FROM contribution WHERE contribution_id = $7))"
-        f" {NEWEST_FIRST} LIMIT $8",
+        f" AND ($7::uuid IS NULL OR {AFTER_SEEN}) {NEWEST_FIRST} LIMIT $8",
         narrow.giver_id,
         narrow.beneficiary_id,
         narrow.party_id,
@@ -293,15 +293,15 @@ async def list_to_confirm(
     beneficiaries of the city. Not what they gave or logged, nor what waits for the giver's word."""
     rows = await conn.fetch(
         f"{SELECT_CONTRIBUTION}"
+        " LEFT JOIN contribution seen ON seen.contribution_id = $4"
         " WHERE c.status IN ('logged', 'disputed')"
         " AND (c.beneficiary_kind = 'member' AND c.beneficiary_id::text = $1"
         "  OR c.city_id = $2 AND c.beneficiary_kind = ANY($3::text[]))"
         " AND c.giver_id::text <> $1 AND c.logged_by <> $1"
-        " AND (c.status = 'logged' OR (SELECT v.side FROM contribution_version v"
-        "  WHERE v.contribution_id = c.contribution_id AND v.version = c.version) = 'giver')"
-        " AND ($4::uuid IS NULL OR (c.logged_at, c.contribution_id) <"
-        "  (SELECT logged_at, contribution_id FROM contribution WHERE contribution_id = $4))"
-        f" {NEWEST_FIRST} LIMIT $5",
+        " AND (c.status = 'logged' OR EXISTS (SELECT FROM contribution_version v"
+        "  WHERE (v.contribution_id, v.version, v.side) ="
+        "  (c.contribution_id, c.version, 'giver')))"
+        f" AND ($4::uuid IS NULL OR {AFTER_SEEN}) {NEWEST_FIRST} LIMIT $5",
         actor_id,
         city_id,
         list(kinds),
@@ -329,22 +329,21 @@ async def list_edges(conn: Conn, city_id: str, *, since: date, limit: int) -> li
 
 # ── A person's own ──────────────────────────────────────────────────────────────────────────────
 
-OF_MEMBER = "(giver_id = $1 OR beneficiary_kind = 'member' AND beneficiary_id = $1)"
-
 
 async def export_of(conn: Conn, member_id: UUID) -> dict[str, list[dict[str, Any]]]:
     """All that is kept of a member's contributions, given and received, the oldest first."""
     contributions = await conn.fetch(
         "SELECT contribution_id, city_id, giver_id, beneficiary_kind, beneficiary_id, group_id,"
         " status, version, confirmed_minutes, logged_at, decided_at, transfer_id, reversal_id,"
-        f" reversed_at FROM contribution WHERE {OF_MEMBER} ORDER BY logged_at, contribution_id",
+        " reversed_at FROM contribution WHERE giver_id = $1 OR beneficiary_id = $1"
+        " ORDER BY logged_at, contribution_id",
         member_id,
     )
     versions = await conn.fetch(
         "SELECT v.contribution_id, v.version, v.side, v.minutes, v.performed_on, v.activity,"
         " v.place_id, v.note, v.written_by = $1::uuid::text AS written_by_me, v.written_at"
         " FROM contribution_version v WHERE v.contribution_id IN"
-        f" (SELECT contribution_id FROM contribution WHERE {OF_MEMBER})"
+        " (SELECT contribution_id FROM contribution WHERE giver_id = $1 OR beneficiary_id = $1)"
         " OR v.written_by = $1::uuid::text ORDER BY v.written_at, v.contribution_id, v.version",
         member_id,
     )
@@ -358,7 +357,8 @@ async def list_open_of(conn: Conn, member_id: UUID) -> list[UUID]:
     """A member's contributions, given and received, that have not ended yet."""
     rows = await conn.fetch(
         "SELECT contribution_id FROM contribution"
-        f" WHERE status IN ('logged', 'disputed') AND {OF_MEMBER} ORDER BY contribution_id",
+        " WHERE status IN ('logged', 'disputed') AND (giver_id = $1 OR beneficiary_id = $1)"
+        " ORDER BY contribution_id",
         member_id,
     )
     return [row["contribution_id"] for row in rows]
@@ -372,6 +372,6 @@ async def forget(conn: Conn, member_id: UUID) -> None:
     await conn.execute(
         "UPDATE contribution_version SET note = NULL WHERE note IS NOT NULL"
         " AND (written_by = $1::uuid::text OR contribution_id IN"
-        f" (SELECT contribution_id FROM contribution WHERE {OF_MEMBER}))",
+        " (SELECT contribution_id FROM contribution WHERE giver_id = $1 OR beneficiary_id = $1))",
         member_id,
     )
