@@ -60,9 +60,10 @@ FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 
 -- Minutes that count towards what a member pledged to a city, and the transfer that gave them.
 CREATE TABLE pledge_credit (
-    -- The contribution, or the request for help, that it came from: each counts once.
-    credit_id uuid PRIMARY KEY,
+    -- The contribution, or the request for help, that it came from: each counts once. Both ids
+    -- may be made by clients, so one of the one kind may meet one of the other.
     source text NOT NULL CHECK (source IN ('contribution', 'help')),
+    credit_id uuid NOT NULL,
     member_id uuid NOT NULL REFERENCES member,
     city_id text NOT NULL REFERENCES book,
     -- The month in which it was worked.
@@ -73,6 +74,7 @@ CREATE TABLE pledge_credit (
     -- The transfer that gave the minutes back.
     undone_by uuid UNIQUE REFERENCES transfer,
     undone_at timestamptz,
+    PRIMARY KEY (source, credit_id),
     CHECK ((undone_by IS NULL) = (undone_at IS NULL))
 );
 CREATE INDEX pledge_credit_member ON pledge_credit (member_id, city_id, month);
@@ -164,7 +166,8 @@ CREATE TABLE solidarity_gift (
     minutes bigint NOT NULL CHECK (minutes > 0),
     -- Shown to nobody but the giver.
     anonymous boolean NOT NULL,
-    transfer_id uuid NOT NULL UNIQUE REFERENCES transfer,
+    -- Written after this row, which is what finds that its id is taken.
+    transfer_id uuid NOT NULL UNIQUE REFERENCES transfer DEFERRABLE INITIALLY DEFERRED,
     given_at timestamptz NOT NULL
 );
 CREATE INDEX solidarity_gift_city ON solidarity_gift (city_id, gift_id);
@@ -210,7 +213,8 @@ CREATE TABLE rent_credit (
     -- The city's rate of that day, and what it makes.
     cents_per_hour bigint NOT NULL CHECK (cents_per_hour BETWEEN 1 AND 1000000),
     credit_cents bigint NOT NULL,
-    transfer_id uuid NOT NULL UNIQUE REFERENCES transfer,
+    -- Written after this row, which is what finds that its id is taken.
+    transfer_id uuid NOT NULL UNIQUE REFERENCES transfer DEFERRABLE INITIALLY DEFERRED,
     made_at timestamptz NOT NULL,
     reversed_by uuid UNIQUE REFERENCES transfer,
     reversed_at timestamptz,

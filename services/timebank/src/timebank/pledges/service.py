@@ -22,6 +22,7 @@ from timebank.pledges.domain import (
     month_of,
     start_pledge,
 )
+from timebank.solidarity import store as solidarity_store
 from timebank.standings import service as standings
 
 log = get_logger(__name__)
@@ -148,6 +149,8 @@ async def follow_member(conn: Conn, member_id: UUID, now: datetime) -> None:
             ended = end_pledge(pledge, today, at_once=True)
             if isinstance(ended, Pledge):
                 await save_end(conn, ended, ended_by="identity", now=now)
+    if member.status == "erased":
+        await solidarity_store.withdraw_all(conn, member_id, now)
 
 
 async def publish(conn: Conn, pledge: Pledge, now: datetime) -> None:
@@ -184,7 +187,7 @@ async def count_contribution(
     (`store.lock_members`), because members come before accounts.
     """
     members = await store.lock_members(conn, [member_id])
-    known = await store.find_credit(conn, contribution_id)
+    known = await store.find_credit(conn, "contribution", contribution_id)
     if known is not None:
         return 0 if known.undone_by else known.minutes
     dues = await find_dues_to(conn, member_id, city_id, now)
@@ -221,12 +224,12 @@ async def uncount_contribution(
     given back before. Rejected, with nothing done, when an account refuses (a closed one, a floor
     or ceiling that somebody set).
     """
-    credit = await store.find_credit(conn, contribution_id)
+    credit = await store.find_credit(conn, "contribution", contribution_id)
     if credit is None:
         return 0
     await store.lock_members(conn, [credit.member_id])
     # Again, now that nobody else can give it back.
-    credit = await store.find_credit(conn, contribution_id)
+    credit = await store.find_credit(conn, "contribution", contribution_id)
     if credit is None or credit.undone_by is not None:
         return 0
     original = await ledger_store.find_transfer(conn, credit.transfer_id)
@@ -246,7 +249,7 @@ async def uncount_contribution(
     )
     if isinstance(back, Rejected):
         return back
-    await store.undo_credit(conn, credit.id, transfer_id=back.id, now=now)
+    await store.undo_credit(conn, credit, transfer_id=back.id, now=now)
     await standings.evaluate(conn, credit.member_id, now)
     return credit.minutes
 

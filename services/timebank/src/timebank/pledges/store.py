@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 import asyncpg
@@ -14,13 +14,15 @@ from timebank.pledges.domain import Dues, Exemption, Pledge, Term
 from timebank.rules import store as rules_store
 from timebank.store import Member
 
+CreditSource = Literal["contribution", "help"]
+
 
 @dataclass(frozen=True, slots=True)
 class Credit:
     """Minutes that count, and the transfers that gave them, and gave them back."""
 
     id: UUID
-    source: str
+    source: CreditSource
     member_id: UUID
     city_id: str
     month: date
@@ -242,10 +244,11 @@ async def forget(conn: Conn, member_id: UUID) -> None:
 # ── Credits ─────────────────────────────────────────────────────────────────────────────────────
 
 
-async def find_credit(conn: Conn, credit_id: UUID) -> Credit | None:
+async def find_credit(conn: Conn, source: CreditSource, credit_id: UUID) -> Credit | None:
     row = await conn.fetchrow(
         "SELECT credit_id, source, member_id, city_id, month, minutes, transfer_id, undone_by"
-        " FROM pledge_credit WHERE credit_id = $1",
+        " FROM pledge_credit WHERE source = $1 AND credit_id = $2",
+        source,
         credit_id,
     )
     if row is None:
@@ -270,11 +273,13 @@ async def add_credit(conn: Conn, credit: Credit, now: datetime) -> None:
     )
 
 
-async def undo_credit(conn: Conn, credit_id: UUID, *, transfer_id: UUID, now: datetime) -> None:
+async def undo_credit(conn: Conn, credit: Credit, *, transfer_id: UUID, now: datetime) -> None:
     """Write that a credit was given back, by the transfer written before."""
     await conn.execute(
-        "UPDATE pledge_credit SET undone_by = $2, undone_at = $3 WHERE credit_id = $1",
-        credit_id,
+        "UPDATE pledge_credit SET undone_by = $3, undone_at = $4"
+        " WHERE source = $1 AND credit_id = $2",
+        credit.source,
+        credit.id,
         transfer_id,
         now,
     )

@@ -11,6 +11,7 @@ from datetime import date, timedelta
 from typing import Literal
 from uuid import UUID
 
+from timebank.domain import Actor, Rejected
 from timebank.pledges.domain import Dues, Exemption, next_month
 
 StandingName = Literal["good", "grace", "lapsed", "exempt"]
@@ -78,3 +79,34 @@ def next_days(
             if period.state == "grace"
         )
     return days
+
+
+# ── Exemptions ──────────────────────────────────────────────────────────────────────────────────
+
+EXEMPTION_YEARS_MAX = 10
+NOT_EXEMPT = Rejected("not_found", "This member is not exempt.")
+
+
+def check_steward(actor: Actor, member_id: UUID, city_id: str) -> Rejected | None:
+    """What only a steward of the member's city does, and not for themselves."""
+    if not actor.is_steward_of(city_id):
+        if actor.may_know_of(city_id):
+            return Rejected("forbidden", "Only a steward of the city does this.")
+        return Rejected("not_found", "There is no such member.")
+    if str(member_id) == actor.id:
+        return Rejected("forbidden", "What concerns you is decided by another steward.")
+    return None
+
+
+def grant_exemption(wanted: Exemption, others: Iterable[Exemption]) -> Exemption | Rejected:
+    """Decide an exemption from `from_on`, today, on; `others` are all that the member had."""
+    if any(other.covers(wanted.from_on) for other in others):
+        return Rejected("already_exempt", "This member is exempt already.")
+    years = wanted.until.year - wanted.from_on.year if wanted.until else 0
+    if wanted.until is not None and (wanted.until < wanted.from_on or years > EXEMPTION_YEARS_MAX):
+        return Rejected(
+            "invalid_until",
+            f"An exemption ends today at the earliest, in {EXEMPTION_YEARS_MAX} years at the"
+            " latest, or is open.",
+        )
+    return wanted

@@ -1,10 +1,13 @@
 """All SQL of standings beside the standing itself, which the ledger's store writes."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import date, datetime
+from typing import Any
 from uuid import UUID
 
 from common.db import Conn
+from timebank.pledges.domain import Exemption
 
 
 async def add_history(
@@ -71,4 +74,100 @@ async def expect_all_of(conn: Conn, city_id: str, now: datetime) -> None:
         " ON CONFLICT (member_id) DO UPDATE SET due_at = EXCLUDED.due_at",
         city_id,
         now,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A standing as it became: when, and why."""
+
+    version: int
+    city_id: str
+    standing: str
+    cause: str
+    month: date | None
+    changed_at: datetime
+
+
+async def list_history(
+    conn: Conn, member_id: UUID, *, before: int | None, limit: int
+) -> list[Change]:
+    """A member's standings, the newest first, from the one before version `before`."""
+    rows = await conn.fetch(
+        "SELECT version, city_id, standing, cause, month, changed_at FROM standing_history"
+        " WHERE member_id = $1 AND ($2::bigint IS NULL OR version < $2)"
+        " ORDER BY version DESC LIMIT $3",
+        member_id,
+        before,
+        limit,
+    )
+    return [Change(**row) for row in rows]
+
+
+# ── Exemptions ──────────────────────────────────────────────────────────────────────────────────
+
+
+async def add_exemption(conn: Conn, exemption: Exemption, reason: str, now: datetime) -> None:
+    """Write an exemption, and why; the caller holds the lock of its member."""
+    await conn.execute(
+        "INSERT INTO exemption (exemption_id, member_id, city_id, from_on, until, granted_by,"
+        " granted_at) VALUES ($1, $2, $3, $4, $5, $6, $7)",
+        exemption.id,
+        exemption.member_id,
+        exemption.city_id,
+        exemption.from_on,
+        exemption.until,
+        exemption.granted_by,
+        now,
+    )
+    await conn.execute(
+        "INSERT INTO exemption_reason (exemption_id, reason) VALUES ($1, $2)", exemption.id, reason
+    )
+
+
+async def end_exemption(
+    conn: Conn, exemption_id: UUID, *, ended_on: date, ended_by: str, now: datetime
+) -> None:
+    await conn.execute(
+        "UPDATE exemption SET ended_on = $2, ended_by = $3, ended_at = $4 WHERE exemption_id = $1",
+        exemption_id,
+        ended_on,
+        ended_by,
+        now,
+    )
+
+
+async def find_reason(conn: Conn, exemption_id: UUID) -> str | None:
+    """Why an exemption was granted; None once that was erased."""
+    reason: str | None = await conn.fetchval(
+        "SELECT reason FROM exemption_reason WHERE exemption_id = $1", exemption_id
+    )
+    return reason
+
+
+# ── A member's own, and what is forgotten ───────────────────────────────────────────────────────
+
+EXPORTS = {
+    "standings": "SELECT version, city_id, standing, cause, month, exemption_id, changed_at"
+    " FROM standing_history WHERE member_id = $1 ORDER BY version",
+    "exemptions": "SELECT exemption_id, city_id, from_on, until, ended_on, reason, granted_at"
+    " FROM exemption LEFT JOIN exemption_reason USING (exemption_id) WHERE member_id = $1"
+    " ORDER BY exemption_id",
+}
+
+
+async def export_of(conn: Conn, member_id: UUID) -> dict[str, list[dict[str, Any]]]:
+    """All that is kept of a member's standing, as rows by table, with the reasons."""
+    found = {}
+    for name, query in EXPORTS.items():
+        found[name] = [dict(row) for row in await conn.fetch(query, member_id)]
+    return found
+
+
+async def forget(conn: Conn, member_id: UUID) -> None:
+    """Erase why a member was exempt. That they were, and when, stays: months follow from it."""
+    await conn.execute(
+        "UPDATE exemption_reason SET reason = NULL WHERE exemption_id IN"
+        " (SELECT exemption_id FROM exemption WHERE member_id = $1)",
+        member_id,
     )

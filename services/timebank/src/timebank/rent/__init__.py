@@ -1,0 +1,1 @@
+"""Rent credit: minutes given to who runs the house, for which rent is taken off."""
