@@ -421,7 +421,10 @@ def lives_in(world: World) -> type[Books]:
 
 @pytest.mark.timeout(120 + STEPS // 5)
 def test_the_laws_hold_in_postgresql(world: World) -> None:
-    run_state_machine_as_test(lives_in(world), settings=lives(STEPS + STEPS // 4))
+    # So few steps are the same ones every time: they must have met all that is in HAPPENS.
+    few = STEPS < 2_000
+    wanted = lives(STEPS + STEPS // 4, derandomize=few)
+    run_state_machine_as_test(lives_in(world), settings=wanted)
     assert world.seen["steps"] >= STEPS
     missing = {what for what in HAPPENS if not world.seen[what]}
     assert not missing, "\n".join(map(str, sorted(world.seen.items())))
