@@ -25,6 +25,7 @@ from timebank.contributions.domain import (
 )
 from timebank.domain import Account, Actor, Leg, Rejected, Transfer, TransferRequest
 from timebank.notices import NoticeKind
+from timebank.pledges import service as pledges
 
 NewId = Callable[[], UUID]
 Decision = Contribution | Rejected
@@ -208,6 +209,10 @@ async def reverse(
     after = domain.reverse(before, actor, now)
     if isinstance(after, Rejected):
         return after
+    # First what the giver gave of it to the commons: it is part of what they give back.
+    uncounted = await pledges.uncount_contribution(conn, after.id, actor=actor, now=now)
+    if isinstance(uncounted, Rejected):
+        return discreet(uncounted)
     taken_back = await take_minutes_back(conn, after, actor, now, new_id)
     if isinstance(taken_back, Rejected):
         return taken_back
@@ -251,9 +256,25 @@ async def settle(
             return given
         after = replace(after, transfer_id=given.id)
     await save(conn, before, after, now)
+    await count(conn, after, actor, now)
     for member_id in (after.giver_id, beneficiary_of(after)):
         await tell_member(conn, after, member_id, actor, kind, now)
     return after
+
+
+async def count(conn: Conn, contribution: Contribution, actor: Actor, now: datetime) -> None:
+    """Count what serves all of the city towards the giver's pledge, if they made one."""
+    if contribution.confirmed_minutes and contribution.beneficiary.kind in domain.FOR_ALL:
+        await pledges.count_contribution(
+            conn,
+            contribution_id=contribution.id,
+            member_id=contribution.giver_id,
+            city_id=contribution.city_id,
+            minutes=contribution.confirmed_minutes,
+            performed_on=contribution.given.claim.performed_on,
+            actor=actor,
+            now=now,
+        )
 
 
 # ── Minutes ─────────────────────────────────────────────────────────────────────────────────────
