@@ -12,7 +12,7 @@ from typing import Literal
 from uuid import UUID
 
 from timebank.domain import Actor, Rejected
-from timebank.pledges.domain import Dues, Exemption, next_month
+from timebank.pledges.domain import Dues, Exemption, month_of, next_month
 
 StandingName = Literal["good", "grace", "lapsed", "exempt"]
 Cause = Literal["joined", "moved", "pledge", "exemption"]
@@ -71,7 +71,10 @@ def next_days(
         if exemption.end < date.max and exemption.from_on < exemption.end
     ]
     for of in dues:
-        if any(pledge.running or pledge.covers(of.today.replace(day=1)) for pledge in of.pledges):
+        if any(
+            pledge.ends_before is None or pledge.ends_before > month_of(of.today)
+            for pledge in of.pledges
+        ):
             days.append((of.city_id, next_month(of.today)))
         days.extend(
             (of.city_id, period.grace_until + timedelta(days=1))
