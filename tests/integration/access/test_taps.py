@@ -5,7 +5,10 @@ import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
 from access_world import SECRET, STEWARD, STRANGER, Person, World, new, problem, until
+
+from access import live_store
 
 
 async def known(world: World, *people: Person) -> None:
@@ -198,6 +201,37 @@ async def test_a_card_that_was_given_to_somebody_else_counts_for_the_new_holder(
     event = json.loads((await open_world.pipe.call("XREVRANGE", "taps", "+", "-"))[0][1][1])
     assert event["member_id"] == second.member_id
     assert event["card_id"] == second.card_id
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"), [("block", "credential_blocked"), ("lockdown", "place_locked_down")]
+)
+async def test_what_changes_between_read_and_commit_is_decided_again(
+    open_world: World, monkeypatch: pytest.MonkeyPatch, change: str, reason: str
+) -> None:
+    anne = Person()
+    await known(open_world, anne)
+    commit = live_store.commit
+    commits = 0
+
+    async def is_blocked() -> bool:
+        card = await open_world.pipe.call("HGET", anne.card_key, anne.card_id)
+        return bool(card.startswith(b"2 blocked "))
+
+    async def commit_late(*args: Any, **kwargs: Any) -> tuple[str, bytes]:
+        nonlocal commits
+        commits += 1
+        if commits == 1 and change == "block":
+            await open_world.publish(anne.card(2, status="blocked"))
+            await until(is_blocked)
+        elif commits == 1:
+            await live_store.set_lockdowns(open_world.pipe, [(open_world.place_id, 1, True)])
+        return await commit(*args, **kwargs)
+
+    monkeypatch.setattr(live_store, "commit", commit_late)
+    assert await open_world.reason(anne.uid) == reason
+    assert commits == 2
+    assert await open_world.stream_length() == 1
 
 
 # --- who may tap ----------------------------------------------------------------------------------

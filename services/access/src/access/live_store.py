@@ -14,10 +14,11 @@ r"""What Redis holds: its keys, and how its documents are read and written.
 | `tap:<reader_id>:<tap_id>` | the answer given, kept for 48 hours |
 | `taps` | stream of decisions not yet confirmed to be in the history |
 | `projection:generation` | made when the projection starts from nothing; gone after a flush |
+| `projection:changed_at` | when a document was last written, by which a tap sees that one was |
 | `projection:offsets`, `projection:documents` | how far it read; documents by kind |
 | `projection:ready` | there while taps may be decided; expires when nobody keeps it up to date |
 
-All but the last six can be rebuilt from the state topics, the lockdowns and the history.
+All but the last seven can be rebuilt from the state topics, the lockdowns and the history.
 """
 
 from collections.abc import Sequence
@@ -44,20 +45,24 @@ from access.redis_pipe import RedisPipe, load_script
 # A reader that heard no answer sends the same tap again, after an outage of a day at most.
 ANSWER_KEPT_S = 48 * 3600
 
-READ = load_script("facts.lua", "read.lua")
-COMMIT = load_script("facts.lua", "commit.lua")
+READ = load_script("read.lua")
+COMMIT = load_script("commit.lua")
 SET_NEWER = load_script("set_newer.lua")
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What one read found. `previous` is the answer given to this tap before."""
+    """What one read found. `previous` is the answer given to this tap before.
+
+    `generation` and `changed_at` say which state of the documents was read.
+    """
 
     ready: bool
+    generation: bytes
+    changed_at: bytes
     previous: bytes | None
     reader: Reader | None
     facts: Facts | None
-    stamp: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +74,11 @@ class Place:
 
 async def read(pipe: RedisPipe, tap: Tap, reader_id: str, now: datetime) -> Snapshot:
     """Step 1: one round trip. `facts` is None for a door that does not exist."""
+    since = inside_since(now)
     (
         ready,
+        generation,
+        changed_at,
         previous,
         door,
         reader,
@@ -82,10 +90,7 @@ async def read(pipe: RedisPipe, tap: Tap, reader_id: str, now: datetime) -> Snap
         people,
         entered,
         counter,
-        stamp,
-    ) = await pipe.run(
-        READ, tap.door_id, reader_id, tap.credential_hash, tap.tap_id, inside_since(now)
-    )
+    ) = await pipe.run(READ, tap.door_id, reader_id, tap.credential_hash, tap.tap_id, since)
     facts = None
     if door is not None:
         policy = read_door(door, tap.door_id)
@@ -95,14 +100,15 @@ async def read(pipe: RedisPipe, tap: Tap, reader_id: str, now: datetime) -> Snap
             member=read_member(card, member, standing, policy.place_id) if member else None,
             locked_down=lockdown is not None and lockdown.endswith(b" 1"),
             people_inside=people,
-            is_inside=entered is not None and float(entered) > inside_since(now),
+            is_inside=entered is not None and float(entered) > since,
         )
     return Snapshot(
         ready=ready is not None,
+        generation=generation or b"",
+        changed_at=changed_at or b"",
         previous=previous,
         reader=read_reader(reader_id, reader) if reader is not None else None,
         facts=facts,
-        stamp=stamp,
     )
 
 
@@ -117,8 +123,8 @@ async def commit(
     event: bytes,
     now: datetime,
 ) -> tuple[str, bytes]:
-    """Step 3: one round trip, atomic. `("recorded", stream id)`, `("repeated", first answer)`, or
-    `("changed", b"")` when the facts are not what they were: read and decide again."""
+    """Step 3: one round trip, atomic. `("recorded", b"")`, `("repeated", first answer)`, or
+    `("changed", b"")` when the facts may not be what they were: read and decide again."""
     facts = snapshot.facts
     if facts is None:
         raise ValueError("there is no decision without a door")
@@ -126,11 +132,10 @@ async def commit(
     counter = "" if tap.counter is None or card is None else str(tap.counter)
     outcome = await pipe.run(
         COMMIT,
-        tap.door_id,
-        reader_id,
         tap.credential_hash,
-        tap.tap_id,
-        snapshot.stamp,
+        f"tap:{reader_id}:{tap.tap_id}",
+        snapshot.generation,
+        snapshot.changed_at,
         answer,
         ANSWER_KEPT_S,
         event,
@@ -141,7 +146,7 @@ async def commit(
         inside_since(now),
         str(door.capacity) if decision.needs_room else "",
         "1" if decision.needs_outside else "",
-        counter if card and is_counter_fresh(tap, card) else "",
+        counter if card and tap.mode == "live" and is_counter_fresh(tap, card) else "",
     )
     return outcome[0].decode(), outcome[1] if len(outcome) > 1 else b""
 

@@ -1,8 +1,9 @@
 """One connection to Redis that all requests of a process share.
 
-Commands are written as they come and answered in order, so concurrent taps travel together and
-nobody waits for a free connection. The connection is redis-py's; its client around it, made for
-one command at a time, costs a tap three times as much (docs/decisions/access-tap-path.md).
+Commands are answered in the order in which they are written, so concurrent taps travel together
+and nobody waits for a free connection. redis-py connects (TLS, login, choice of database); then its
+transport is ours: its client, made for one command at a time, costs a tap several times as much
+(docs/decisions/access-tap-path.md).
 Every wait is bounded: a server that says nothing for `TIMEOUT_S` loses the connection, and all who
 waited get a ConnectionError. Whether their command was done is then unknown.
 """
@@ -12,11 +13,10 @@ import hashlib
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import hiredis
 from redis.asyncio.connection import Connection, parse_url
-from redis.exceptions import NoScriptError, ResponseError
 from redis.exceptions import RedisError as ClientError
 
 TIMEOUT_S = 2.0
@@ -56,73 +56,80 @@ def pack(*arguments: Argument) -> bytes:
     return packed
 
 
-class _Pipeline:
+class _Pipeline(asyncio.Protocol):
     """Writes packed commands, and hands each reply to the future at the head of the queue."""
 
     def __init__(self, connection: Connection) -> None:
+        """`connection` is connected, and used by nobody else from now on."""
         self._connection = connection
+        # There is no public way to it. Nothing was sent that is unanswered.
+        writer = cast(asyncio.StreamWriter, connection._writer)
+        self._transport = cast(asyncio.Transport, writer.transport)
         self._loop = asyncio.get_running_loop()
+        self._reader = hiredis.Reader()
         self._waiting: deque[asyncio.Future[Any]] = deque()
+        self._unsent: list[bytes] = []
         self._replies = self._replies_before = 0
-        self._reading = asyncio.create_task(self._read())
+        self.is_open = True
+        self._transport.set_protocol(self)
         self._watch = self._loop.call_later(TIMEOUT_S, self._check_progress)
 
-    @property
-    def is_open(self) -> bool:
-        return not self._reading.done()
+    def send(self, packed: bytes) -> asyncio.Future[Any]:
+        """Will be the reply to a command: RedisError, ConnectionError or a value.
 
-    async def send(self, packed: bytes) -> Any:
-        """The reply to a command. Raises RedisError, ConnectionError."""
+        Raises ConnectionError at once when the connection is lost or too many wait.
+        """
         if not self.is_open or len(self._waiting) >= WAITING_MAX:
             raise ConnectionError("Redis is away or overloaded")
         future: asyncio.Future[Any] = self._loop.create_future()
-        # In the same step as the write begins: replies come in the order of the commands.
+        if not self._waiting:
+            self._transport.write(packed)
+        else:  # with whatever else is sent before the loop turns: one call of the kernel for all
+            if not self._unsent:
+                self._loop.call_soon(self._send_together)
+            self._unsent.append(packed)
         self._waiting.append(future)
-        try:
-            await self._connection.send_packed_command(packed, check_health=False)
-        except ClientError as error:
-            await self.close()
-            raise ConnectionError("the connection to Redis was lost") from error
-        except asyncio.CancelledError:
-            # The command may be written in part: nothing after it could be understood.
-            await self.close()
-            raise
-        return await future
+        return future
 
-    async def close(self) -> None:
-        self._reading.cancel()
-        await asyncio.gather(self._reading, return_exceptions=True)
+    def _send_together(self) -> None:
+        if self.is_open:
+            self._transport.write(b"".join(self._unsent))
+        self._unsent.clear()
 
-    async def _read(self) -> None:
+    def data_received(self, data: bytes) -> None:
+        self._reader.feed(data)
         try:
-            while True:
-                try:
-                    reply: Any = await self._connection.read_response(disable_decoding=True)
-                except NoScriptError as error:
-                    reply = ScriptUnknown(str(error))
-                except ResponseError as error:
-                    reply = RedisError(str(error))
+            while (reply := self._reader.gets()) is not False:
                 self._replies += 1
                 future = self._waiting.popleft()
                 if future.done():  # its caller was cancelled
                     continue
-                if isinstance(reply, Exception):
-                    future.set_exception(reply)
+                if isinstance(reply, hiredis.ReplyError):
+                    text = str(reply)
+                    kind = ScriptUnknown if text.startswith("NOSCRIPT") else RedisError
+                    future.set_exception(kind(text))
                 else:
                     future.set_result(reply)
-        except (ClientError, OSError):
-            return
-        finally:
-            self._watch.cancel()
-            await self._connection.disconnect(nowait=True)
-            while self._waiting:
-                future = self._waiting.popleft()
-                if not future.done():
-                    future.set_exception(ConnectionError("the connection to Redis was lost"))
+        except (hiredis.ProtocolError, IndexError):  # not Redis, or more replies than commands
+            self.close()
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Drop the connection; whoever waits gets a ConnectionError."""
+        self.is_open = False
+        self._watch.cancel()
+        self._transport.abort()
+        self._connection._close()  # type: ignore[no-untyped-call]  # theirs
+        while self._waiting:
+            future = self._waiting.popleft()
+            if not future.done():
+                future.set_exception(ConnectionError("the connection to Redis was lost"))
 
     def _check_progress(self) -> None:
         if self._waiting and self._replies == self._replies_before:
-            self._reading.cancel()
+            self.close()
             return
         self._replies_before = self._replies
         self._watch = self._loop.call_later(TIMEOUT_S, self._check_progress)
@@ -157,7 +164,7 @@ class RedisPipe:
             self._connecting.cancel()
             await asyncio.gather(self._connecting, return_exceptions=True)
         if self._pipeline is not None:
-            await self._pipeline.close()
+            self._pipeline.close()
 
     async def _connect_once(self) -> _Pipeline:
         """Connect; those who come meanwhile wait for the same attempt."""

@@ -7,4 +7,7 @@ for i = 1, #ARGV, 3 do
         written = written + 1
     end
 end
+if written > 0 then -- see project.lua
+    redis.call('SET', 'projection:changed_at', table.concat(redis.call('TIME'), '.'))
+end
 return written
