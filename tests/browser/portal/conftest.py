@@ -52,6 +52,7 @@ def network() -> FakeNetwork:
     for name in ("Atelier du Port", "La Fabrique-des-mots-interminablement-composés", "Halle"):
         place_id = fake.add_place(name, is_open=name != "Halle")
         fake.presence[place_id] = {"inside": 12, "capacity": 40}
+    fake.add_person("Paul Martin")
     fake.add_card("Carte bleue")
     fake.add_card("Ancienne", "blocked")
     fake.accounts.append(

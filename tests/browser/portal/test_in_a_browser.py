@@ -130,8 +130,9 @@ def test_time_is_given_once_by_an_impatient_double_click(
     page = open_page()
     sign_in(page)
     page.get_by_role("link", name="My time").click()
-    page.get_by_label("Account of the person or group").fill("0192f000-0000-7000-8000-0000000000bb")
-    page.get_by_label("Minutes").fill("90")
+    page.get_by_role("link", name="Give time").click()
+    page.get_by_label("To whom?").fill("Paul Martin")
+    page.get_by_label("How long?").fill("90")
     page.get_by_role("button", name="Give").dblclick()
     expect(page.get_by_role("status")).to_have_text("You gave 1 h 30.")
     page.reload()
@@ -144,16 +145,17 @@ def test_a_mistake_is_shown_at_its_field_and_nothing_typed_is_lost(
 ) -> None:
     page = open_page()
     sign_in(page)
-    page.goto("/time")
+    page.goto("/time/give")
+    page.get_by_text("Give by account number").click()
     page.get_by_label("Account of the person or group").fill("not an account")
-    page.get_by_label("Minutes").fill("ninety")
+    page.get_by_label("How long?").fill("ninety")
     page.get_by_label("What for?").fill("Jardin")
     with page.expect_response(lambda answer: answer.request.method == "POST") as answer:
         page.get_by_role("button", name="Give").click()
     assert answer.value.status == 422
     expect(page.get_by_role("alert")).to_have_text("Nothing was given")
-    expect(page.get_by_label("Minutes")).to_have_accessible_description(
-        "Write a number of minutes, at least 1."
+    expect(page.get_by_label("How long?")).to_have_accessible_description(
+        "Write a duration: 90, 1h30 or 1:30."
     )
     expect(page.get_by_label("What for?")).to_have_value("Jardin")
     assert not network.transfers

@@ -9,16 +9,13 @@ from uuid import uuid4
 
 import httpx
 import orjson
+from fake_answers import listed, problem
+from fake_hours import FakeHours
 
 from portal.settings import PortalSettings
 
 NOW = datetime(2026, 11, 23, 10, 0, tzinfo=UTC)  # a Monday, 11:00 in Paris
 EMAIL, PASSWORD = "claire@example.org", "correct horse"
-
-
-def problem(status: int, code: str) -> httpx.Response:
-    body = {"type": f"/problems/{code}", "status": status, "code": code, "detail": code}
-    return httpx.Response(status, json=body, headers={"content-type": "application/problem+json"})
 
 
 @dataclass
@@ -42,9 +39,12 @@ class FakeNetwork:
     refresh_uses: dict[str, int] = field(default_factory=dict)
     revoked: list[str] = field(default_factory=list)
     calls: list[tuple[str, str, str]] = field(default_factory=list)
+    statements: list[dict[str, str]] = field(default_factory=list)
     keys: list[str] = field(default_factory=list)
     addresses: list[str | None] = field(default_factory=list)
     signed_out_everywhere: bool = False
+    people: list[dict[str, Any]] = field(default_factory=list)
+    hours: FakeHours = field(default_factory=FakeHours)
 
     async def answer(self, request: httpx.Request) -> httpx.Response:
         service = request.url.host
@@ -91,6 +91,23 @@ class FakeNetwork:
             return problem(401, "unauthenticated")
         if path == "/v1/me":
             return httpx.Response(200, json=self.me)
+        if path == "/v1/names":
+            wanted = orjson.loads(request.content)["member_ids"]
+            found = [p for p in self.people if p["member_id"] in wanted]
+            return httpx.Response(200, json={"items": found})
+        if path == "/v1/directory":
+            words = request.url.params.get("q", "").lower()
+            found = [
+                person
+                for person in self.people
+                if all(
+                    any(part.startswith(word) for part in person["display_name"].lower().split())
+                    for word in words.split()
+                )
+            ]
+            return listed(found, request.url.params)
+        if path.startswith("/v1/cities/"):
+            return httpx.Response(200, json={"timezone": "Europe/Paris"})
         if path == "/v1/cards":
             return httpx.Response(200, json={"items": self.cards, "next": None})
         if block := re.fullmatch(r"/v1/cards/(.+)/block", path):
@@ -105,6 +122,13 @@ class FakeNetwork:
 
     def timebank(self, request: httpx.Request) -> httpx.Response:
         path = request.url.path
+        for part in (self.hours,):
+            answer = part.answer(request)
+            if answer is not None:
+                return answer
+        if "/statement." in path:
+            self.statements.append(dict(request.url.params))
+            return httpx.Response(200, content=b"a statement")
         if path == "/v1/accounts":
             return httpx.Response(200, json={"items": self.accounts, "next": None})
         if path.endswith("/postings"):
@@ -120,7 +144,10 @@ class FakeNetwork:
                     "memo": body.get("memo"),
                     "postings": [
                         {"account_id": body["from_account"], "minutes": -body["minutes"]},
-                        {"account_id": body["to_account"], "minutes": body["minutes"]},
+                        {
+                            "account_id": body.get("to_account") or body["to_member"],
+                            "minutes": body["minutes"],
+                        },
                     ],
                 }
             if self.lose_transfer_answer:
@@ -197,6 +224,12 @@ class FakeNetwork:
         if is_open:
             self.open_places.add(place_id)
         return place_id
+
+    def add_person(self, name: str, member_id: str | None = None) -> str:
+        """Somebody whom the directory shows."""
+        member_id = member_id or str(uuid4())
+        self.people.append({"member_id": member_id, "city_id": "nantes", "display_name": name})
+        return member_id
 
     def add_card(self, label: str = "Carte bleue", status: str = "active") -> str:
         card_id = str(uuid4())

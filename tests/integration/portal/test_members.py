@@ -137,7 +137,7 @@ async def test_a_session_survives_identity_being_away(
 
 
 @pytest.mark.parametrize(
-    "path", ["/sign-in", "/time", "/sign-out", f"/co-pass/{NOBODYS_CARD}/block"]
+    "path", ["/sign-in", "/time/give", "/time/log", "/sign-out", f"/co-pass/{NOBODYS_CARD}/block"]
 )
 @pytest.mark.parametrize(
     "headers",
@@ -170,7 +170,9 @@ async def test_a_form_token_of_somebody_else_is_worth_nothing(
 
 
 async def test_json_dressed_as_a_form_is_refused(member: httpx.AsyncClient) -> None:
-    answer = await member.post("/time", content=b'{"a":1}', headers={"content-type": "text/plain"})
+    answer = await member.post(
+        "/time/give", content=b'{"a":1}', headers={"content-type": "text/plain"}
+    )
     assert answer.status_code == 403
 
 
@@ -257,7 +259,7 @@ async def test_time_is_told_in_plain_words(
         "10 h",
     ):
         assert text in page, text
-    assert str(account) in page
+    assert str(account) in (await member.get("/time/give")).text
     for word in ("debit", "credit", "posting"):
         assert word not in page.lower()
 
@@ -267,7 +269,7 @@ async def test_minutes_are_given(
 ) -> None:
     friend = uuid4()
     answer = await submit(
-        member, "/time", to_account=f" {str(friend).upper()} ", minutes="90", memo="Jardin"
+        member, "/time/give", to_account=f" {str(friend).upper()} ", minutes="1h30", memo="Jardin"
     )
     assert answer.status_code == 303, answer.text
     ((transfer_id, transfer),) = network.transfers.items()
@@ -282,14 +284,31 @@ async def test_minutes_are_given(
 
 @pytest.mark.parametrize(
     "minutes",
-    ["0", "-1", "1.5", "1e3", "NaN", "", " ", "٣", "1_000", "+5", "0x10", "9" * 17, str(2**53)],
+    [
+        "0",
+        "-1",
+        "1.5",
+        "1e3",
+        "1h75",
+        "h",
+        "1 h 2 h",
+        "NaN",
+        "",
+        " ",
+        "٣",
+        "1_000",
+        "+5",
+        "0x10",
+        "9" * 17,
+        str(2**53),
+    ],
 )
 async def test_what_is_no_number_of_minutes_is_refused_here(
     member: httpx.AsyncClient, network: FakeNetwork, account: UUID, submit: Submit, minutes: str
 ) -> None:
-    page = await submit(member, "/time", to_account=str(uuid4()), minutes=minutes)
+    page = await submit(member, "/time/give", to_account=str(uuid4()), minutes=minutes)
     assert page.status_code == 422
-    assert "Write a number of minutes" in page.text
+    assert "Write a duration" in page.text
     assert 'aria-invalid="true"' in page.text
     assert not network.transfers
 
@@ -299,7 +318,7 @@ async def test_an_account_that_cannot_be_is_refused_here(
     member: httpx.AsyncClient, network: FakeNetwork, account: UUID, submit: Submit, target: str
 ) -> None:
     target = str(account) if target == "own" else target
-    page = await submit(member, "/time", to_account=target, minutes="5", memo="x")
+    page = await submit(member, "/time/give", to_account=target, minutes="5", memo="x")
     assert page.status_code == 422
     assert not network.transfers
 
@@ -321,7 +340,7 @@ async def test_a_refusal_is_told_in_plain_words_and_keeps_what_was_typed(
 ) -> None:
     network.refuse_transfer = code
     friend = str(uuid4())
-    page = await submit(member, "/time", to_account=friend, minutes="9000", memo="Jardin")
+    page = await submit(member, "/time/give", to_account=friend, minutes="9000", memo="Jardin")
     assert page.status_code == 422
     assert words in page.text
     for typed in (friend, "9000", "Jardin"):
@@ -333,7 +352,7 @@ async def test_an_answer_that_was_lost_can_be_sent_again_without_giving_twice(
     member: httpx.AsyncClient, network: FakeNetwork, account: UUID, submit: Submit
 ) -> None:
     network.lose_transfer_answer = True
-    page = await submit(member, "/time", to_account=str(uuid4()), minutes="30")
+    page = await submit(member, "/time/give", to_account=str(uuid4()), minutes="30")
     assert page.status_code == 503
     assert "nothing is taken twice" in page.text
     (first_id,) = network.transfers

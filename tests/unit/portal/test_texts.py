@@ -3,19 +3,35 @@
 import re
 from datetime import UTC, datetime
 from importlib.resources import files
+from pathlib import Path
 
 import pytest
 
 from portal.i18n import LANGUAGES, Speech, catalogue
 
-FAMILIES = ("problem.", "unavailable.", "block.", "card.")
+# Said of what the services name, so that the code holds only the beginning of the key.
+FAMILIES = (
+    "problem.",
+    "unavailable.",
+    "block.",
+    "card.",
+    "activity.",
+    "beneficiary.",
+    "contribution.",
+    "log.for_",
+    "contributions.as_",
+    "movement.",
+    "period.",
+    "side.",
+    "solidarity.",
+    "standing.",
+)
 
 
 def sources() -> str:
-    root = files("portal")
-    found = [path.read_text("utf-8") for path in root.joinpath("templates").iterdir()]
-    found += [path.read_text("utf-8") for path in root.iterdir() if path.name.endswith(".py")]
-    return "\n".join(found)
+    root = Path(str(files("portal")))
+    found = [*root.glob("templates/**/*.html"), *root.glob("**/*.py")]
+    return "\n".join(path.read_text("utf-8") for path in found)
 
 
 def test_every_text_is_there_in_every_language() -> None:
@@ -40,7 +56,7 @@ def test_both_languages_fill_in_the_same_names() -> None:
 def test_the_pages_use_every_text_and_no_other() -> None:
     said = set(re.findall(r'["\']([a-z_]+\.[a-z_]+)["\']', sources()))
     used = {key for key in said if key in catalogue()}
-    for key in re.findall(r'\bt\(\s*f?"([a-z_]+\.[a-z_]+)"', sources()):
+    for key in re.findall(r'\bt\(\s*"([a-z_]+\.[a-z_]+)"\s*[,)]', sources()):
         assert key in catalogue(), key
     left_over = {key for key in catalogue().keys() - used if not key.startswith(FAMILIES)}
     assert not left_over

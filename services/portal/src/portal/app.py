@@ -17,11 +17,17 @@ from common.clock import Clock, utc_now
 from common.logging import get_logger
 from common.web import Edge, health_router
 from portal import __version__
+from portal.cities import CityZones
+from portal.contributions import routes as contributions
 from portal.network import Network, Refused, Unavailable, make_http
 from portal.overview import OverviewCache
+from portal.pledges import routes as pledges
 from portal.routes import router
 from portal.session import FormTokens, Seal
 from portal.settings import PortalSettings
+from portal.solidarity import routes as solidarity
+from portal.time import home
+from portal.time import routes as time
 from portal.visit import (
     FormRejected,
     Portal,
@@ -72,6 +78,7 @@ def create_app(
                 settings=settings,
                 network=network,
                 overview=overview,
+                zones=CityZones(network),
                 seal=Seal(secret),
                 forms=FormTokens(secret),
                 templates=make_templates(),
@@ -92,6 +99,14 @@ def create_app(
         openapi_url=None,
     )
     app.include_router(router)
+    for pages in (
+        home,
+        time,
+        contributions,
+        pledges,
+        solidarity,
+    ):
+        app.include_router(pages.router)
     app.include_router(health_router(ready))
     app.mount("/static", Static(directory=Path(str(files("portal").joinpath("static")))))
     app.add_exception_handler(SignInNeeded, on_sign_in_needed)

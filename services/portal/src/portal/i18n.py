@@ -1,15 +1,15 @@
-"""French and English: texts from `messages.toml`; numbers, dates and durations as people write."""
+"""French and English: texts from `messages/*.toml`; numbers, dates, durations as people write."""
 
 import tomllib
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import date, datetime
 from functools import cache
 from importlib.resources import files
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from babel import Locale
 from babel.dates import format_date, format_time, get_day_names
-from babel.numbers import format_decimal
+from babel.numbers import format_currency, format_decimal
 from markupsafe import Markup, escape
 
 LANGUAGES = ("fr", "en")
@@ -22,8 +22,13 @@ Text = str | Mapping[str, str]
 @cache
 def catalogue() -> dict[str, dict[str, Text]]:
     """Text by key, then by language; a text that counts has the forms `one` and `other`."""
-    raw = files("portal").joinpath("messages.toml").read_text("utf-8")
-    return tomllib.loads(raw)
+    texts: dict[str, dict[str, Text]] = {}
+    for file in files("portal").joinpath("messages").iterdir():
+        for key, text in tomllib.loads(file.read_text("utf-8")).items():
+            if key in texts:
+                raise ValueError(f"{key} is said twice")
+            texts[key] = text
+    return texts
 
 
 def preferred(cookie: str | None, accept_language: str | None) -> str:
@@ -85,6 +90,30 @@ class Speech:
         """`lundi 23 novembre`."""
         local = moment.astimezone(zone(timezone))
         return format_date(local.date(), "EEEE d MMMM", locale=self._locale)
+
+    def on(self, day: date) -> str:
+        """`lundi 23 novembre`."""
+        return format_date(day, "EEEE d MMMM", locale=self._locale)
+
+    def short(self, day: date) -> str:
+        """`23 nov. 2026`."""
+        return format_date(day, "medium", locale=self._locale)
+
+    def month(self, day: date) -> str:
+        """`novembre 2026`."""
+        return format_date(day, "MMMM y", locale=self._locale)
+
+    def distance(self, metres: float) -> str:
+        """350 → `350 m`, 1,240 → `1,2 km`: no finer than what is known."""
+        if metres < 950:
+            return f"{max(50, round(metres / 50) * 50)} m"
+        kilometres = metres / 1000
+        shown = format_decimal(kilometres, "#,##0.#" if kilometres < 10 else "#,##0", self._locale)
+        return f"{shown} km"
+
+    def euros(self, cents: int) -> str:
+        """1250 → `12,50 €`."""
+        return format_currency(cents / 100, "EUR", locale=self._locale)
 
     def hours_word(self, word: str) -> str:
         """A word of an OSM opening_hours expression: `Mo` → `lundi`, `PH` → `jours fériés`."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import re
 import time
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ TIMEOUT = httpx.Timeout(6.0, connect=1.5, pool=1.5)
 LIMITS = httpx.Limits(max_connections=100, max_keepalive_connections=40, keepalive_expiry=20.0)
 REFRESHED_KEPT_S = 60.0
 REFRESHED_KEPT_MAX = 2000
+DOWNLOAD_BYTES_MAX = 20 * 2**20
 
 log = get_logger(__name__)
 
@@ -47,23 +49,33 @@ class Unavailable(Exception):
 
 
 class Refused(Exception):
-    """A service said no: a 4xx problem. `code` is stable, `detail` is in English."""
+    """A service said no: a 4xx problem. `code` is stable, `detail` is in English.
 
-    def __init__(self, service: Service, status: int, code: str, detail: str) -> None:
+    `field` is the first field at fault, as the service names it (`body.minutes`), or empty.
+    """
+
+    def __init__(
+        self, service: Service, status: int, code: str, detail: str, field: str = ""
+    ) -> None:
         super().__init__(f"{service}: {status} {code}")
         self.service = service
         self.status = status
         self.code = code
         self.detail = detail
+        self.field = field
 
 
 @dataclass(frozen=True, slots=True)
 class Gift:
-    """Minutes that a member sends. The id is also the idempotency key."""
+    """Minutes that a member sends, to an account or to a member of their city.
+
+    The id is also the idempotency key.
+    """
 
     transfer_id: UUID
     from_account: UUID
-    to_account: UUID
+    to_account: UUID | None
+    to_member: UUID | None
     minutes: int
     memo: str
 
@@ -104,12 +116,12 @@ class Network:
     async def sign_in(self, email: str, password: str, address: str) -> Tokens:
         """`address` is the visitor's: identity counts failed attempts by it."""
         form = {"grant_type": "password", "username": email, "password": password}
-        answer = await self._call("identity", "POST", "/v1/oauth/token", form=form, address=address)
+        answer = await self.call("identity", "POST", "/v1/oauth/token", form=form, address=address)
         return fit("identity", Tokens, answer)
 
     async def sign_out(self, refresh_token: str) -> None:
         """End the session at identity too, so that a copied cookie is worth nothing."""
-        await self._call("identity", "POST", "/v1/oauth/revoke", form={"token": refresh_token})
+        await self.call("identity", "POST", "/v1/oauth/revoke", form={"token": refresh_token})
 
     async def refresh(self, refresh_token: str) -> Tokens:
         """New tokens for a refresh token.
@@ -137,19 +149,19 @@ class Network:
 
     async def _refresh(self, refresh_token: str) -> Tokens:
         form = {"grant_type": "refresh_token", "refresh_token": refresh_token}
-        answer = await self._call("identity", "POST", "/v1/oauth/token", form=form)
+        answer = await self.call("identity", "POST", "/v1/oauth/token", form=form)
         return fit("identity", Tokens, answer)
 
     async def me(self, token: str) -> Me:
-        return fit("identity", Me, await self._call("identity", "GET", "/v1/me", token=token))
+        return fit("identity", Me, await self.call("identity", "GET", "/v1/me", token=token))
 
     async def cards(self, token: str, member_id: str) -> list[Card]:
         params = {"member_id": member_id, "limit": "100"}
-        found = await self._call("identity", "GET", "/v1/cards", token=token, params=params)
+        found = await self.call("identity", "GET", "/v1/cards", token=token, params=params)
         return fit_all("identity", Card, found)
 
     async def block(self, token: str, card_id: UUID, reason: str, key: str) -> None:
-        await self._call(
+        await self.call(
             "identity",
             "POST",
             f"/v1/cards/{card_id}/block",
@@ -178,54 +190,57 @@ class Network:
             params["open_now"] = "true"
         if cursor:
             params["cursor"] = cursor
-        answer = await self._call("places", "GET", "/v1/places", params=params)
+        answer = await self.call("places", "GET", "/v1/places", params=params)
         return fit("places", Page, answer)
 
     async def place(self, place_id: UUID) -> Place:
-        return fit("places", Place, await self._call("places", "GET", f"/v1/places/{place_id}"))
+        return fit("places", Place, await self.call("places", "GET", f"/v1/places/{place_id}"))
 
     async def openness(self, place_id: UUID) -> Openness:
-        answer = await self._call("places", "GET", f"/v1/places/{place_id}/openness")
+        answer = await self.call("places", "GET", f"/v1/places/{place_id}/openness")
         return fit("places", Openness, answer)
 
     # --- timebank
 
     async def accounts(self, token: str, owner_id: str) -> list[Account]:
         params = {"owner_id": owner_id}
-        found = await self._call("timebank", "GET", "/v1/accounts", token=token, params=params)
+        found = await self.call("timebank", "GET", "/v1/accounts", token=token, params=params)
         return fit_all("timebank", Account, found)
 
     async def postings(self, token: str, account_id: UUID, limit: int = 20) -> list[Posting]:
         path = f"/v1/accounts/{account_id}/postings"
         params = {"limit": str(limit)}
-        found = await self._call("timebank", "GET", path, token=token, params=params)
+        found = await self.call("timebank", "GET", path, token=token, params=params)
         return fit_all("timebank", Posting, found)
 
     async def give(self, token: str, gift: Gift) -> None:
         body: dict[str, Any] = {
             "transfer_id": str(gift.transfer_id),
             "from_account": str(gift.from_account),
-            "to_account": str(gift.to_account),
             "minutes": gift.minutes,
         }
+        if gift.to_account:
+            body["to_account"] = str(gift.to_account)
+        else:
+            body["to_member"] = str(gift.to_member)
         if gift.memo:
             body["memo"] = gift.memo
         key = str(gift.transfer_id)
-        await self._call("timebank", "POST", "/v1/transfers", token=token, json=body, key=key)
+        await self.call("timebank", "POST", "/v1/transfers", token=token, json=body, key=key)
 
     async def transfer(self, token: str, transfer_id: UUID) -> Transfer:
         path = f"/v1/transfers/{transfer_id}"
-        return fit("timebank", Transfer, await self._call("timebank", "GET", path, token=token))
+        return fit("timebank", Transfer, await self.call("timebank", "GET", path, token=token))
 
     # --- access
 
     async def presence(self, token: str, place_id: UUID) -> Presence:
         path = f"/v1/places/{place_id}/presence"
-        return fit("access", Presence, await self._call("access", "GET", path, token=token))
+        return fit("access", Presence, await self.call("access", "GET", path, token=token))
 
     # --- all
 
-    async def _call(
+    async def call(
         self,
         service: Service,
         method: str,
@@ -238,6 +253,7 @@ class Network:
         params: dict[str, str] | None = None,
         address: str | None = None,
     ) -> dict[str, Any]:
+        """The JSON object that a service answers. Raises Unavailable and Refused."""
         headers = {"Accept": "application/json"}
         if token:
             headers["Authorization"] = f"Bearer {token}"
@@ -269,9 +285,49 @@ class Network:
                 answer.status_code,
                 str(body.get("code") or body.get("error") or "refused"),
                 str(body.get("detail") or body.get("error_description") or ""),
+                first_field(body),
             )
         log.warning("service_unavailable", to=service, status=answer.status_code)
         raise Unavailable(service)
+
+    async def download(
+        self, service: Service, path: str, *, token: str, params: dict[str, str] | None = None
+    ) -> bytes:
+        """A file that a service makes, at most DOWNLOAD_BYTES_MAX. Raises Unavailable, Refused."""
+        headers = {"Authorization": f"Bearer {token}"}
+        try:
+            request = self._http.build_request(
+                "GET", self._base[service] + path, headers=headers, params=params
+            )
+            answer = await self._http.send(request, stream=True)
+            try:
+                parts, size = [], 0
+                async for part in answer.aiter_bytes():
+                    size += len(part)
+                    if size > DOWNLOAD_BYTES_MAX:
+                        raise Unavailable(service)
+                    parts.append(part)
+            finally:
+                await answer.aclose()
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            log.warning("service_unavailable", to=service, error=type(error).__name__)
+            raise Unavailable(service) from error
+        if answer.status_code == 200:
+            return b"".join(parts)
+        if 400 <= answer.status_code < 500:
+            code = re.search(rb'"code" *: *"([a-z_]{1,60})"', b"".join(parts)[:2000])
+            raise Refused(
+                service, answer.status_code, code.group(1).decode() if code else "refused", ""
+            )
+        log.warning("service_unavailable", to=service, status=answer.status_code)
+        raise Unavailable(service)
+
+
+def first_field(problem: dict[str, Any]) -> str:
+    """The first field that a problem document (RFC 9457) names, or nothing."""
+    errors = problem.get("errors")
+    first = errors[0] if isinstance(errors, list) and errors else None
+    return str(first.get("field", "")) if isinstance(first, dict) else ""
 
 
 def fit(service: Service, model: type[M], data: Any) -> M:

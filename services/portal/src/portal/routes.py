@@ -1,37 +1,32 @@
 """The pages: read the address or the form, ask the services, show a template."""
 
 import asyncio
-import re
 from contextlib import suppress
 from functools import partial
-from typing import Annotated, Any
-from urllib.parse import urlencode
+from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Query
 from fastapi.responses import Response
 
 from common.ids import new_id
+from portal.forms import as_uuid
 from portal.i18n import LANGUAGES
-from portal.network import Gift, Refused, Unavailable
+from portal.network import Refused, Unavailable
 from portal.views import (
-    Account,
     Card,
     Page,
     Place,
-    Posting,
     Presence,
     State,
     state_of,
     state_with_change,
     week_of,
 )
-from portal.visit import CurrentVisit, Visit, local_path
+from portal.visit import CurrentVisit, Visit, local_path, next_link
 
 router = APIRouter()
 
-MINUTES_MAX = 2**53 - 1
-MEMO_CHARS_MAX = 200
 INSIDE_PAGE = 25
 AT_ONCE = 8
 BLOCK_REASONS = ("lost", "stolen", "damaged", "other")
@@ -101,11 +96,6 @@ async def find_places(
         return Page(items=[]), {}
     ids = {place.place_id for place in open_ones.items}
     return page, {p.place_id: state_of(visit.t, p, p.place_id in ids) for p in page.items}
-
-
-def next_link(path: str, cursor: str, **asked: Any) -> str:
-    kept = {name: "true" if value is True else value for name, value in asked.items() if value}
-    return f"{path}?" + urlencode({**kept, "cursor": cursor})
 
 
 @router.get("/places/{place_id}")
@@ -208,111 +198,6 @@ async def blocked(visit: CurrentVisit, card_id: UUID) -> Response:
     return visit.page("blocked.html", card=await own_card(visit, card_id))
 
 
-# --- time
-
-
-@router.get("/time")
-async def time_page(visit: CurrentVisit) -> Response:
-    return await show_time(visit, empty_gift(), {}, None)
-
-
-def empty_gift() -> dict[str, str]:
-    return {"transfer_id": str(new_id()), "to_account": "", "minutes": "", "memo": ""}
-
-
-async def show_time(
-    visit: Visit, form: dict[str, str], errors: dict[str, str], wrong: Any, status: int = 200
-) -> Response:
-    """The balance, the last movements and the form; without the time bank, a notice."""
-    account: Account | None = None
-    postings: list[Posting] | None = None
-    available = True
-    member = visit.member()
-    try:
-        account = own_account(await visit.network.accounts(member.access_token, member.member_id))
-        if account:
-            postings = await visit.network.postings(member.access_token, account.account_id)
-    except Unavailable:
-        available = account is not None
-        status = 503 if account is None and status == 200 else status
-    return visit.page(
-        "time.html",
-        status,
-        account=account,
-        postings=postings,
-        available=available,
-        form=form,
-        errors={name: errors.get(name) for name in form},
-        wrong=wrong,
-    )
-
-
-def own_account(accounts: list[Account]) -> Account | None:
-    """A member has one account in the book of their city."""
-    return next((a for a in accounts if a.kind == "member" and a.status == "open"), None)
-
-
-@router.post("/time")
-async def give_time(visit: CurrentVisit) -> Response:
-    fields = await visit.form()
-    member = visit.member()
-    form = {name: fields.get(name, "") for name in empty_gift()}
-    gift, errors = read_gift(form, fields.get("from_account", ""))
-    if gift is None:
-        return await show_time(visit, form, errors, visit.t("time.not_sent"), 422)
-    try:
-        await visit.network.give(member.access_token, gift)
-    except Refused as refused:
-        if refused.status == 401:
-            raise
-        key = f"problem.{refused.code}"
-        if refused.status == 404:
-            key = "problem.account_not_found"
-        wrong = visit.t(key if visit.t.knows(key) else "problem.other")
-        # What was refused is not what will be sent next: it gets an id of its own.
-        form["transfer_id"] = str(new_id())
-        return await show_time(visit, form, {}, wrong, 422)
-    except Unavailable:
-        # Perhaps it was done. The same id goes back into the form, so that sending again is safe.
-        return await show_time(visit, form, {}, visit.t("unavailable.unsure"), 503)
-    return visit.redirect(f"/time/given/{gift.transfer_id}")
-
-
-def read_gift(form: dict[str, str], from_account: str) -> tuple[Gift | None, dict[str, str]]:
-    """The form as a gift, or what is wrong with which field, as keys of the catalogue."""
-    errors: dict[str, str] = {}
-    source = as_uuid(from_account)
-    transfer_id = as_uuid(form["transfer_id"])
-    target = as_uuid(form["to_account"])
-    if target is None:
-        errors["to_account"] = "time.bad_account"
-    elif target == source:
-        errors["to_account"] = "problem.same_account"
-    # Plain digits only: int() also takes 1_000, +5 and the digits of other scripts.
-    digits = re.fullmatch(r"[0-9]{1,16}", form["minutes"])
-    minutes = int(digits.group()) if digits else 0
-    if not 1 <= minutes <= MINUTES_MAX:
-        errors["minutes"] = "time.bad_minutes"
-    if len(form["memo"]) > MEMO_CHARS_MAX:
-        errors["memo"] = "time.bad_memo"
-    if errors or source is None or transfer_id is None or target is None:
-        return None, errors
-    return Gift(transfer_id, source, target, minutes, form["memo"]), {}
-
-
-@router.get("/time/given/{transfer_id}")
-async def given(visit: CurrentVisit, transfer_id: UUID) -> Response:
-    """What the book says of the transfer, seen from the member's own account."""
-    member = visit.member()
-    transfer, accounts = await asyncio.gather(
-        visit.network.transfer(member.access_token, transfer_id),
-        visit.network.accounts(member.access_token, member.member_id),
-    )
-    own = {account.account_id for account in accounts}
-    minutes = sum(leg.minutes for leg in transfer.postings if leg.account_id in own)
-    return visit.page("sent.html", minutes=minutes)
-
-
 # --- for operators
 
 
@@ -347,9 +232,3 @@ async def inside(
         available=not page.items or any(count is not None for count in counts),
         next_link=next_link("/inside", page.next) if page.next else None,
     )
-
-
-def as_uuid(text: str) -> UUID | None:
-    """A UUID in its usual form, as people paste it: spaces around, any case."""
-    text = text.strip().lower()
-    return UUID(text) if re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", text) else None

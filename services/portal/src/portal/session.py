@@ -31,8 +31,12 @@ class Session:
     name: str
     roles: tuple[str, ...]
 
+    def has(self, *roles: str) -> bool:
+        """Whether the member holds one of these roles, as of signing in."""
+        return bool(set(roles) & set(self.roles))
+
     def may_see_presence(self) -> bool:
-        return bool({"operator", "steward", "federation_admin"} & set(self.roles))
+        return self.has("operator", "steward", "federation_admin")
 
 
 def derived(secret: str, purpose: str) -> bytes:

@@ -100,6 +100,7 @@ class Account(View):
     account_id: UUID
     kind: str
     balance_minutes: int
+    held_minutes: int = 0
     floor_minutes: int | None = None
     status: str = "open"
 
@@ -107,6 +108,7 @@ class Account(View):
 class Posting(View):
     minutes: int
     posted_at: AwareDatetime
+    kind: str = "transfer"
     memo: str | None = None
     reverses: UUID | None = None
 

@@ -1,12 +1,12 @@
 """One request of one visitor: language, session, forms; and every answer, with its cookies."""
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cache
 from importlib.resources import files
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 from urllib.parse import urlencode, urlsplit
 
 import jinja2
@@ -16,6 +16,7 @@ from markupsafe import Markup
 
 from common.logging import get_logger
 from portal import views
+from portal.cities import CityZones
 from portal.i18n import LANGUAGES, Speech, preferred
 from portal.network import Network, Refused, Unavailable
 from portal.overview import OverviewCache
@@ -27,6 +28,9 @@ from portal.views import Tokens
 RENEW_BEFORE_S = 60
 LANGUAGE_KEPT_S = 365 * 24 * 3600
 NEXT_CHARS_MAX = 500
+FIELDS_MAX = 40
+
+T = TypeVar("T")
 
 log = get_logger(__name__)
 
@@ -46,6 +50,7 @@ class Portal:
     settings: PortalSettings
     network: Network
     overview: OverviewCache
+    zones: CityZones
     seal: Seal
     forms: FormTokens
     templates: jinja2.Environment
@@ -146,6 +151,35 @@ class Visit:
         self.session = session
         self._session_changed = True
 
+    # --- what the services say
+
+    async def part(self, asked: Awaitable[T]) -> T | None:
+        """One part of a page, or None when its service is away or will not tell: the rest stays."""
+        try:
+            return await asked
+        except Unavailable:
+            return None
+        except Refused as refused:
+            if refused.status == 401:
+                raise
+            return None
+
+    def words(self, refused: Refused) -> Markup:
+        """Why a service said no, in the visitor's language."""
+        key = f"problem.{refused.code}"
+        return self.t(key if self.t.knows(key) else "problem.other")
+
+    def refused(self, refused: Refused, back: str) -> Response:
+        """The page for a command that was refused, with the way back to where it was asked.
+
+        Raises the refusal itself when signing in again is what it takes.
+        """
+        if refused.status == 401:
+            raise refused
+        return self.message(
+            refused.status, self.t("error.not_done"), self.words(refused), back=back
+        )
+
     # --- forms
 
     async def form(self) -> dict[str, str]:
@@ -161,7 +195,7 @@ class Visit:
             "application/x-www-form-urlencoded"
         ):
             raise FormRejected
-        async with request.form(max_fields=20) as form:
+        async with request.form(max_fields=FIELDS_MAX) as form:
             fields = {name: value for name, value in form.items() if isinstance(value, str)}
         if not portal.forms.holds(self._form_cookie, fields.pop("form_token", "")):
             raise FormRejected
@@ -200,8 +234,14 @@ class Visit:
             HTMLResponse(html, status, headers={"Content-Language": t.language})
         )
 
-    def message(self, status: int, title: str, text: str) -> Response:
-        return self.page("message.html", status, title=title, text=text)
+    def message(self, status: int, title: str, text: str, back: str = "") -> Response:
+        return self.page("message.html", status, title=title, text=text, back=back)
+
+    def download(self, content: bytes, name: str, media_type: str) -> Response:
+        """A file to keep. `name` is ours: letters, digits, dots and hyphens."""
+        disposition = f'attachment; filename="{name}"'
+        headers = {"Content-Disposition": disposition, "X-Content-Type-Options": "nosniff"}
+        return self._with_cookies(Response(content, headers=headers, media_type=media_type))
 
     def redirect(self, to: str) -> Response:
         """See other: the browser asks for `to` with GET. `to` is one of our own paths."""
@@ -273,6 +313,12 @@ def local_path(to: str, default: str = "/") -> str:
     parts = urlsplit(to[:NEXT_CHARS_MAX])
     plain = to.startswith("/") and not to.startswith(("//", "/\\")) and to.isprintable()
     return to if plain and not parts.scheme and not parts.netloc and "\\" not in to else default
+
+
+def next_link(path: str, cursor: str, **asked: Any) -> str:
+    """Where the next page of a list is, with what was asked of this one."""
+    kept = {name: "true" if value is True else value for name, value in asked.items() if value}
+    return f"{path}?" + urlencode({**kept, "cursor": cursor})
 
 
 @cache

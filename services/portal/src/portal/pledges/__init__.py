@@ -1,0 +1,1 @@
+"""What a member promised of each month, how far it is kept, and their standing."""
