@@ -19,9 +19,14 @@ from timebank.contributions.routes import router as contributions_router
 from timebank.events import PUBLISHED
 from timebank.holds.routes import router as holds_router
 from timebank.holds.service import keep_expiring
+from timebank.pledges.routes import router as pledges_router
+from timebank.rent.routes import router as rent_router
 from timebank.routes import router
+from timebank.rules.routes import router as rules_router
 from timebank.service import Ledger
 from timebank.settings import Settings, read_settings
+from timebank.solidarity.routes import router as solidarity_router
+from timebank.standings.routes import router as standings_router
 from timebank.standings.service import keep_evaluating
 from timebank.statements.routes import router as statements_router
 from timebank.verify import keep_checking
@@ -62,7 +67,17 @@ def create_app(settings: Settings | None = None, clock: Clock = utc_now) -> Fast
         title="Copass time bank",
         version="1",
         description="One book per city, in integer minutes. What is posted stays.",
-        routers=[router, holds_router, statements_router, contributions_router],
+        routers=[
+            router,
+            holds_router,
+            statements_router,
+            contributions_router,
+            pledges_router,
+            standings_router,
+            rules_router,
+            solidarity_router,
+            rent_router,
+        ],
         lifespan=lifespan,
         ready=ready,
     )
