@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -16,10 +17,16 @@ from common.consumer import Consumer, dead_letters
 from common.outbox import Relay
 from common.worker import run_worker
 from identity import keys, oauth_routes, routes, store
-from identity.consumers import GROUP, HANDLERS
+from identity.consumers import GROUP, handlers
 from identity.context import Context, build_context
 from identity.directory.routes import router as directory_router
 from identity.events import TOPICS
+from identity.notices import sender
+from identity.notices import service as notices
+from identity.notices.channels import Mail, read_sender, read_smtp_url
+from identity.notices.domain import Channel, ChannelName
+from identity.notices.push import WebPush
+from identity.notices.routes import router as notices_router
 from identity.settings import IdentitySettings
 from identity.tokens import OwnKeySet
 from identity.vault import Vault
@@ -57,7 +64,7 @@ def create_app(settings: IdentitySettings, clock: Clock = utc_now) -> FastAPI:
         title="Copass identity",
         version="1",
         description="Cities, members, roles, logins, access tokens and cards.",
-        routers=[routes.router, oauth_routes.router, directory_router],
+        routers=[routes.router, oauth_routes.router, directory_router, notices_router],
         lifespan=lifespan,
         ready=what_is_missing,
     )
@@ -79,19 +86,41 @@ def from_environment() -> FastAPI:
     return create_app(IdentitySettings())
 
 
+@asynccontextmanager
+async def open_channels(settings: IdentitySettings, vault: Vault) -> AsyncIterator[sender.Channels]:
+    """The ways out of the house that the settings open."""
+    channels: dict[ChannelName, Channel] = {}
+    if settings.smtp_url:
+        channels["email"] = Mail(
+            read_smtp_url(settings.smtp_url),
+            password=settings.smtp_password.get_secret_value(),
+            sender=read_sender(settings.mail_from),
+            portal_url=settings.portal_url,
+        )
+    web_push = WebPush(vault.push_key, settings.push_contact) if settings.push_contact else None
+    if web_push:
+        channels["push"] = web_push
+    try:
+        yield channels
+    finally:
+        if web_push:
+            await web_push.close()
+
+
 async def work(settings: IdentitySettings, clock: Clock = utc_now) -> None:
-    """Relay the outbox, hear of places, rotate the signing keys and tidy up, until stopped."""
+    """Relay the outbox, hear of places and notices, send messages, rotate the signing keys and tidy
+    up, until stopped."""
+    vault = Vault(settings.key_secret.get_secret_value())
     pool = await db.create_pool(
         settings.database_url.get_secret_value(),
         name="identity-worker",
         max_size=settings.database_pool_max,
     )
-    async with pool:
+    async with pool, open_channels(settings, vault) as channels:
         relay = Relay(settings, (*TOPICS, dead_letters(GROUP)), clock)
-        consumer = Consumer(settings, pool, GROUP, HANDLERS, clock)
+        consumer = Consumer(settings, pool, GROUP, handlers(settings, clock), clock)
 
         async def keep_house() -> None:
-            vault = Vault(settings.key_secret.get_secret_value())
             while True:
                 now = clock()
                 await keys.rotate_if_old(
@@ -104,6 +133,7 @@ async def work(settings: IdentitySettings, clock: Clock = utc_now) -> None:
                 async with pool.acquire() as conn:
                     await keys.delete_retired(conn, now)
                     await store.delete_expired(conn, now, rows_max=EXPIRED_ROWS_MAX)
+                    await notices.tidy_up(conn, now, rows_max=EXPIRED_ROWS_MAX)
                 await asyncio.sleep(HOUSEKEEPING_S)
 
         async def missing() -> list[str]:
@@ -112,6 +142,11 @@ async def work(settings: IdentitySettings, clock: Clock = utc_now) -> None:
 
         await run_worker(
             settings,
-            tasks={"relay": relay.run, "places": consumer.run, "housekeeping": keep_house},
+            tasks={
+                "relay": relay.run,
+                "consumer": consumer.run,
+                "sender": partial(sender.keep_sending, pool, channels, clock),
+                "housekeeping": keep_house,
+            },
             ready=missing,
         )

@@ -7,11 +7,13 @@ import os
 from uuid import UUID
 
 from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 NONCE_BYTES = 12
+P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 
 
 class WrongSecret(Exception):
@@ -39,6 +41,8 @@ class Vault:
         self._machines = derive_key(key_secret, "secrets of readers and clients")
         self._fingerprints = derive_key(key_secret, "fingerprints")
         self.password_salt = derive_key(key_secret, "salt of password fingerprints")[:16]
+        # By which the push services know us. Browsers subscribe to this key, so it stays.
+        self.push_key = derive_push_key(key_secret)
 
     def seal(self, secret: bytes, *, name: str) -> bytes:
         """AES-256-GCM, a random nonce before the ciphertext; `name` binds it to its row."""
@@ -70,6 +74,13 @@ class Vault:
 def derive_key(secret: str, purpose: str) -> bytes:
     hkdf = HKDF(algorithm=SHA256(), length=32, salt=None, info=f"identity {purpose}".encode())
     return hkdf.derive(secret.encode())
+
+
+def derive_push_key(secret: str) -> ec.EllipticCurvePrivateKey:
+    """A key of P-256. 48 bytes, so that the remainder is as good as uniform (FIPS 186-5, A.4.1)."""
+    hkdf = HKDF(algorithm=SHA256(), length=48, salt=None, info=b"identity web push")
+    number = int.from_bytes(hkdf.derive(secret.encode())) % (P256_ORDER - 1) + 1
+    return ec.derive_private_key(number, ec.SECP256R1())
 
 
 def to_base64url(raw: bytes) -> str:
