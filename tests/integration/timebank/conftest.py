@@ -90,6 +90,20 @@ class Caller:
         }
         return await self.http.patch(f"/v1/{path}", headers=headers, json=body)
 
+    async def put(self, path: str, body: Any, *, key: str | None = None) -> httpx.Response:
+        headers = {
+            "Authorization": f"Bearer {self.token}",
+            "Idempotency-Key": key or str(new_id()),
+        }
+        return await self.http.put(f"/v1/{path}", headers=headers, json=body)
+
+    async def delete(self, path: str, *, key: str | None = None) -> httpx.Response:
+        headers = {
+            "Authorization": f"Bearer {self.token}",
+            "Idempotency-Key": key or str(new_id()),
+        }
+        return await self.http.delete(f"/v1/{path}", headers=headers)
+
     async def pay(
         self,
         payer: UUID | str,
