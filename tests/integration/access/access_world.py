@@ -4,6 +4,7 @@ runs the worker's tasks, and taps at the API."""
 import asyncio
 import hashlib
 import json
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -33,18 +34,20 @@ from access.projector import Projector
 from access.redis_pipe import RedisPipe
 from access.settings import Settings
 from access.tap_relay import TapRelay
-from common import kafka
+from common import kafka, ntag424
 from common.auth import Principal
 from common.consumer import Consumer, dead_letters
 from common.db import Pool
 from common.events import Event, Topic, to_message
 from common.ids import new_id
+from common.ntag424 import KEY_FILE_READ, KeySet, Picc
 from common.outbox import Relay
 from common.problems import unauthenticated
 from common.worker import keep_running
 
 MIGRATIONS = Path(access.__file__).parent / "migrations"
 PEPPER = "p" * 32
+CARD_KEYS = KeySet(bytes(16), bytes([7] * 16))
 SECRET = "s" * 32
 CITY = "nantes"
 
@@ -52,10 +55,14 @@ CITY = "nantes"
 def make_settings(
     dsn: str, redis_url: str, bootstrap: str, prefix: str, *, idempotent: bool, wait_ms: int
 ) -> Settings:
+    os.environ["ACCESS_TEST_CARD_KEYS"] = json.dumps(
+        [{"meta": CARD_KEYS.meta.hex(), "master": CARD_KEYS.master.hex()}]
+    )
     return Settings(
         database_url=dsn,
         redis_url=redis_url,
         card_pepper=PEPPER,
+        card_keys="env:ACCESS_TEST_CARD_KEYS",
         kafka_bootstrap=bootstrap,
         kafka_idempotent=idempotent,
         kafka_fetch_wait_ms=wait_ms,
@@ -309,6 +316,34 @@ class Person:
 
     def states(self) -> list[tuple[Topic, str, dict[str, Any]]]:
         return [self.member(), self.card(), self.standing("good")]
+
+
+class Holder(Person):
+    """A member with a cryptographic card."""
+
+    @property
+    def card_key(self) -> str:
+        return f"card:{self.credential_hash}"
+
+    @property
+    def credential_hash(self) -> str:
+        return domain.credential_hash(PEPPER.encode(), "ntag424", self.uid)
+
+    def card(self, version: int = 1, **changes: Any) -> tuple[Topic, str, dict[str, Any]]:
+        changes = {
+            "credential_hash": self.credential_hash,
+            "credential_type": "ntag424",
+            **changes,
+        }
+        return super().card(version, **changes)
+
+    def message(self, counter: int, keys: KeySet = CARD_KEYS) -> dict[str, str]:
+        """What the card writes at its reading number `counter`."""
+        uid = bytes.fromhex(self.uid)
+        plain = b"\xc7" + uid + counter.to_bytes(3, "little") + b"noise"
+        mac = ntag424.session_mac(keys.key_of(uid, KEY_FILE_READ), Picc(uid, counter))
+        picc_data = ntag424.encrypt(keys.meta, plain)
+        return {"type": "ntag424", "picc_data": picc_data.hex(), "mac": mac.hex()}
 
 
 @asynccontextmanager

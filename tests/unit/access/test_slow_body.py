@@ -6,9 +6,11 @@ from typing import Any, cast
 import pytest
 
 from access import endpoint
+from access.credentials import CredentialReader
 from access.endpoint import TapsFirst
 from access.redis_pipe import RedisPipe
 from common.clock import utc_now
+from common.db import Pool
 
 
 async def test_a_body_that_never_ends_is_answered_408(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -29,8 +31,8 @@ async def test_a_body_that_never_ends_is_answered_408(monkeypatch: pytest.Monkey
 
     app = TapsFirst(
         nothing_behind,
-        pipe_of=lambda _: cast("RedisPipe", None),
-        pepper=b"p" * 32,
+        live_of=lambda _: cast("tuple[RedisPipe, Pool]", None),
+        reader=CredentialReader(b"p" * 32),
         clock=utc_now,
         is_traced=False,
     )

@@ -9,12 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from access.credentials import CredentialReader
 from access.domain import credential_hash
 from access.tap_request import read_tap
+from common import ntag424
+from common.ntag424 import KEY_FILE_READ, KeySet, Picc
 from common.problems import Problem
 
 NOW = datetime(2026, 11, 22, 10, 0, tzinfo=UTC)
 PEPPER = b"p" * 32
+KEYS = KeySet(bytes(16), bytes([7] * 16))
+READER = CredentialReader(PEPPER, [KeySet(bytes([9] * 16), bytes(16)), KEYS])
 GOOD: dict[str, Any] = {
     "tap_id": "01935000-0000-7000-8000-000000000001",
     "door_id": "01935000-0000-7000-8000-00000000000D",
@@ -27,7 +32,7 @@ GOOD: dict[str, Any] = {
 
 def problem_of(body: bytes) -> Problem:
     with pytest.raises(Problem) as caught:
-        read_tap(body, pepper=PEPPER, now=NOW)
+        read_tap(body, reader=READER, now=NOW)
     return caught.value
 
 
@@ -38,7 +43,7 @@ def fields_of(body: dict[str, Any]) -> list[str]:
 
 
 def test_a_good_body_becomes_a_tap() -> None:
-    tap = read_tap(json.dumps(GOOD).encode(), pepper=PEPPER, now=NOW)
+    tap = read_tap(json.dumps(GOOD).encode(), reader=READER, now=NOW)
     assert tap.tap_id == GOOD["tap_id"]
     assert tap.door_id == GOOD["door_id"].lower()
     assert tap.credential_hash == credential_hash(PEPPER, "uid", "04A2B1C3D4E5F6")
@@ -132,4 +137,55 @@ def test_a_strange_field_name_comes_back_printable() -> None:
 def test_any_json_value_is_a_tap_or_a_problem(value: Any) -> None:
     for body in (value, {**GOOD, "credential": value}, {**GOOD, "occurred_at": value}):
         with contextlib.suppress(Problem):  # anything else fails the test
-            read_tap(json.dumps(body).encode(), pepper=PEPPER, now=NOW)
+            read_tap(json.dumps(body).encode(), reader=READER, now=NOW)
+
+
+CARD = bytes.fromhex("04DE5F1EACC040")
+
+
+def message(counter: int, keys: KeySet = KEYS) -> dict[str, str]:
+    """What the card writes at its reading number `counter`."""
+    plain = b"\xc7" + CARD + counter.to_bytes(3, "little") + b"noise"
+    mac = ntag424.session_mac(keys.key_of(CARD, KEY_FILE_READ), Picc(CARD, counter))
+    picc_data = ntag424.encrypt(keys.meta, plain)
+    return {"type": "ntag424", "picc_data": picc_data.hex(), "mac": mac.hex().upper()}
+
+
+def test_a_card_of_the_network_is_known_by_its_uid_and_counts() -> None:
+    body = {**GOOD, "credential": message(61)}
+    tap = read_tap(json.dumps(body).encode(), reader=READER, now=NOW)
+    assert (tap.credential_type, tap.counter) == ("ntag424", 61)
+    assert tap.credential_hash == credential_hash(PEPPER, "ntag424", "04DE5F1EACC040")
+
+
+@pytest.mark.parametrize("keys", [KeySet(bytes(16), bytes([8] * 16)), KeySet(b"m" * 16, b"n" * 16)])
+def test_a_card_of_another_network_is_a_card_that_nobody_knows(keys: KeySet) -> None:
+    """With our meta key or with its own: it is tapped, decided and recorded, and has no counter."""
+    body = {**GOOD, "credential": message(61, keys)}
+    tap = read_tap(json.dumps(body).encode(), reader=READER, now=NOW)
+    assert tap.counter is None
+    assert tap.credential_hash != credential_hash(PEPPER, "ntag424", "04DE5F1EACC040")
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"picc_data": "00"}, "body.credential.picc_data"),
+        ({"picc_data": "zz" * 16}, "body.credential.picc_data"),
+        ({"picc_data": 1}, "body.credential.picc_data"),
+        ({"mac": "00" * 9}, "body.credential.mac"),
+        ({"mac": None}, "body.credential.mac"),
+        ({"mac": "٠" * 16}, "body.credential.mac"),
+        ({"uid": "04DE5F1EACC040"}, "body.credential.uid"),
+        ({"type": "pass"}, "body.credential.type"),
+        ({"type": ["ntag424"]}, "body.credential.type"),
+    ],
+)
+def test_a_malformed_message_names_its_field(changes: dict[str, Any], field: str) -> None:
+    assert fields_of({**GOOD, "credential": {**message(61), **changes}}) == [field]
+
+
+def test_a_field_of_a_message_given_twice_is_refused() -> None:
+    text = json.dumps({**GOOD, "credential": message(61)})
+    twice = text.replace('"mac"', '"mac": "0000000000000000", "mac"')
+    assert problem_of(twice.encode()).code == "malformed_json"

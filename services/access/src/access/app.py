@@ -10,6 +10,7 @@ from fastapi import FastAPI
 
 from access import live_store, retention, store
 from access.consumers import HANDLERS
+from access.credentials import CredentialReader
 from access.endpoint import TapsFirst
 from access.events import HISTORY_GROUP, PROJECTION_GROUP
 from access.projector import Projector
@@ -22,6 +23,7 @@ from common.auth import TokenVerifier
 from common.clock import Clock, utc_now
 from common.consumer import Consumer, dead_letters
 from common.db import Pool
+from common.ntag424 import load_keys
 from common.outbox import Relay
 from common.problems import on_database_busy
 from common.worker import run_worker
@@ -32,12 +34,14 @@ LOCKDOWNS_SINCE = timedelta(days=1)
 
 def create_app(settings: Settings, clock: Clock = utc_now) -> FastAPI:
     """The API. Connections are made when it starts and closed when it stops."""
-    pepper = settings.card_pepper.get_secret_value().encode()
+    reader = CredentialReader(
+        settings.card_pepper.get_secret_value().encode(), load_keys(settings.card_keys)
+    )
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.clock = clock
-        app.state.pepper = pepper
+        app.state.credentials = reader
         app.state.pipe = RedisPipe(settings.redis_url.get_secret_value())
         app.state.pool = await db.create_pool(
             settings.database_url.get_secret_value(),
@@ -57,7 +61,7 @@ def create_app(settings: Settings, clock: Clock = utc_now) -> FastAPI:
         await app.state.pipe.close()
 
     async def ready(app: FastAPI) -> list[str]:
-        # Not the database: a tap is decided without it.
+        # Not the database: a tap is decided without it, but for that of a cryptographic card.
         return [] if await live_store.is_ready(app.state.pipe) else ["projection"]
 
     app = web.create_app(
@@ -71,8 +75,8 @@ def create_app(settings: Settings, clock: Clock = utc_now) -> FastAPI:
     app.add_exception_handler(RedisError, on_database_busy)
     app.add_middleware(
         TapsFirst,
-        pipe_of=lambda scope: scope["app"].state.pipe,
-        pepper=pepper,
+        live_of=lambda scope: (scope["app"].state.pipe, scope["app"].state.pool),
+        reader=reader,
         clock=clock,
         is_traced=bool(settings.otlp_endpoint),
     )

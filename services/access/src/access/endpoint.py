@@ -14,12 +14,14 @@ import orjson
 from opentelemetry.trace import SpanKind
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from access.credentials import CredentialReader
 from access.metrics import REFUSED, TAP_SECONDS
 from access.redis_pipe import RedisError, RedisPipe
 from access.tap import answer_tap
 from access.tap_request import read_tap
 from common import telemetry
 from common.clock import Clock
+from common.db import SERVER_AWAY, Pool
 from common.logging import get_logger
 from common.problems import MEDIA_TYPE, Problem, unauthenticated, unavailable
 from common.web import header
@@ -28,6 +30,7 @@ PATH = "/v1/taps"
 BODY_BYTES_MAX = 16 * 1024
 BODY_SECONDS_MAX = 5  # a reader that is slower has lost its network; nobody waits at a door so long
 NOTHING = nullcontext()
+AWAY: tuple[type[Exception], ...] = (*SERVER_AWAY, RedisError)
 CREDENTIAL_HEADER = "Bearer <reader_id>.<secret>"
 # No key of ours comes near this: `<UUID>.<secret>`.
 CREDENTIAL = re.compile(rb"[Bb]earer ([0-9a-fA-F-]{36})\.([A-Za-z0-9_-]{16,200})")
@@ -42,14 +45,14 @@ class TapsFirst:
         self,
         app: ASGIApp,
         *,
-        pipe_of: Callable[[Scope], RedisPipe],
-        pepper: bytes,
+        live_of: Callable[[Scope], tuple[RedisPipe, Pool]],
+        reader: CredentialReader,
         clock: Clock,
         is_traced: bool,
     ) -> None:
         self.app = app
-        self.pipe_of = pipe_of
-        self.pepper = pepper
+        self.live_of = live_of
+        self.reader = reader
         self.clock = clock
         self.is_traced = is_traced
 
@@ -63,7 +66,7 @@ class TapsFirst:
                 body = await self._answer(scope, receive)
         except Problem as problem:
             await send_problem(problem, send)
-        except (ConnectionError, TimeoutError, RedisError) as error:
+        except AWAY as error:
             log.warning("tap_not_decided", error=f"{type(error).__name__}: {error}")
             await send_problem(unavailable(), send)
         except Exception as error:
@@ -88,9 +91,9 @@ class TapsFirst:
         except TimeoutError:
             raise too_slow() from None
         now = self.clock()
-        tap = read_tap(body, pepper=self.pepper, now=now)
+        tap = read_tap(body, reader=self.reader, now=now)
         answer = await answer_tap(
-            self.pipe_of(scope), tap, reader_id=reader_id, reader_key=reader_key, now=now
+            *self.live_of(scope), tap, reader_id=reader_id, reader_key=reader_key, now=now
         )
         return orjson.dumps(answer.body())
 

@@ -28,7 +28,7 @@ PAGE_MAX = 200
 router = APIRouter(prefix="/v1", route_class=StrictRoute)
 
 
-class Credential(Body):
+class UidCredential(Body):
     type: Literal["uid"]
     uid: Annotated[
         str,
@@ -38,6 +38,17 @@ class Credential(Body):
             examples=["04A2B1C3D4E5F6"],
         ),
     ]
+
+
+class Ntag424Credential(Body):
+    """What an NTAG 424 DNA card wrote behind its link: `?e=<picc_data>&c=<mac>`."""
+
+    type: Literal["ntag424"]
+    picc_data: Annotated[str, StringConstraints(pattern=r"^[0-9A-Fa-f]{32}$")]
+    mac: Annotated[str, StringConstraints(pattern=r"^[0-9A-Fa-f]{16}$")]
+
+
+Credential = Annotated[UidCredential | Ntag424Credential, Field(discriminator="type")]
 
 
 class TapBody(Body):
@@ -195,10 +206,17 @@ async def answer_one(
     now = request.app.state.clock()
     where = f"body.taps.{index}"
     try:
-        tap = check_tap(fields, pepper=request.app.state.pepper, now=now, where=where)
+        tap = check_tap(fields, reader=request.app.state.credentials, now=now, where=where)
         if tap.mode != "replay":
             raise Problem(422, "invalid", "A batch takes mode replay only.", field=f"{where}.mode")
-        answer = await answer_tap(pipe, tap, reader_id=reader_id, reader_key=reader_key, now=now)
+        answer = await answer_tap(
+            pipe,
+            request.app.state.pool,
+            tap,
+            reader_id=reader_id,
+            reader_key=reader_key,
+            now=now,
+        )
     except Problem as problem:
         if problem.status in (401, 503):
             raise

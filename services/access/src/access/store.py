@@ -220,3 +220,34 @@ def tap_item(tap: TapRow) -> dict[str, Any]:
     """A tap as the API shows it."""
     hidden: Sequence[str] = ("stream_id",)
     return {name: getattr(tap, name) for name in TapRow.__slots__ if name not in hidden}
+
+
+async def claim_counter(
+    conn: Conn, *, credential_hash: str, counter: int, reader_id: UUID, tap_id: UUID
+) -> bool:
+    """Use a card's message for a tap: once, and only beyond the highest that was used.
+
+    Durable when it returns. True again for the same tap, which may be asked again.
+    """
+    claimed = await conn.fetchval(
+        "INSERT INTO card_counter AS known (credential_hash, counter, reader_id, tap_id)"
+        " VALUES ($1, $2, $3, $4) ON CONFLICT (credential_hash) DO UPDATE"
+        " SET counter = EXCLUDED.counter, reader_id = EXCLUDED.reader_id, tap_id = EXCLUDED.tap_id"
+        " WHERE known.counter < EXCLUDED.counter OR (known.counter = EXCLUDED.counter"
+        "  AND known.reader_id = EXCLUDED.reader_id AND known.tap_id = EXCLUDED.tap_id)"
+        " RETURNING true",
+        credential_hash,
+        counter,
+        reader_id,
+        tap_id,
+    )
+    return claimed is True
+
+
+async def used_counter(conn: Conn, credential_hash: str) -> tuple[int, UUID, UUID] | None:
+    """The highest counter of a card, and the reader and the tap that used it."""
+    row = await conn.fetchrow(
+        "SELECT counter, reader_id, tap_id FROM card_counter WHERE credential_hash = $1",
+        credential_hash,
+    )
+    return (row["counter"], row["reader_id"], row["tap_id"]) if row else None

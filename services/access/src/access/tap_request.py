@@ -11,14 +11,14 @@ from typing import Any
 import orjson
 
 from access import domain
+from access.credentials import NTAG424_FIELDS, UID_FIELDS, CredentialReader, has_exactly
 from access.domain import Tap
 from common.problems import FieldError, Problem
 
 FIELDS = ("tap_id", "door_id", "credential", "direction", "occurred_at", "mode")
-CREDENTIAL_FIELDS = ("type", "uid")
-# A body with exactly these fields holds 8 names and 7 texts, two quotes each. A repeated name or a
-# hidden quote makes more of them, and a tap needs none: so no slow parser must look for those.
-QUOTES = 2 * (len(FIELDS) + len(CREDENTIAL_FIELDS) + 7)
+# The fields of each kind of credential, and the five texts beside it.
+CREDENTIAL_FIELDS = {"uid": UID_FIELDS, "ntag424": NTAG424_FIELDS}
+TEXTS = len(FIELDS) - 1
 
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE)
 INSTANT = re.compile(
@@ -27,24 +27,27 @@ INSTANT = re.compile(
 )
 
 
-def read_tap(body: bytes, *, pepper: bytes, now: datetime) -> Tap:
+def read_tap(body: bytes, *, reader: CredentialReader, now: datetime) -> Tap:
     """The tap in a request body. Raises Problem 400 for no JSON, 422 naming the fields at fault."""
     try:
         fields = orjson.loads(body)
     except ValueError as error:
         raise Problem(400, "malformed_json", "The body is not valid JSON.", field="body") from error
-    tap = check_tap(fields, pepper=pepper, now=now)
-    if body.count(b'"') != QUOTES:
+    tap = check_tap(fields, reader=reader, now=now)
+    # A body with exactly these fields has two quotes for each name and each text. A repeated name
+    # or a hidden quote makes more, and a tap needs none: so no slow parser must look for those.
+    pairs = len(FIELDS) + TEXTS + 2 * len(CREDENTIAL_FIELDS[tap.credential_type])
+    if body.count(b'"') != 2 * pairs:
         raise Problem(400, "malformed_json", "A field name appears twice.", field="body")
     return tap
 
 
-def check_tap(fields: Any, *, pepper: bytes, now: datetime, where: str = "body") -> Tap:
+def check_tap(fields: Any, *, reader: CredentialReader, now: datetime, where: str = "body") -> Tap:
     """The tap in a parsed JSON value. Raises Problem 422 naming every field at fault."""
     errors: list[FieldError] = []
     if not has_exactly(fields, FIELDS, where, errors):
         raise invalid(errors)
-    tap_id, door_id, credential = fields["tap_id"], fields["door_id"], fields["credential"]
+    tap_id, door_id = fields["tap_id"], fields["door_id"]
     direction, occurred_text, mode = fields["direction"], fields["occurred_at"], fields["mode"]
 
     for name, value in (("tap_id", tap_id), ("door_id", door_id)):
@@ -58,8 +61,8 @@ def check_tap(fields: Any, *, pepper: bytes, now: datetime, where: str = "body")
     if occurred_at is None:
         message = "must be a date and time with an offset, as in 2026-11-22T08:30:00Z"
         errors.append(FieldError(f"{where}.occurred_at", message))
-    uid = read_uid(credential, f"{where}.credential", errors)
-    if occurred_at is None or uid is None or errors:
+    credential = reader.read(fields["credential"], f"{where}.credential", errors)
+    if occurred_at is None or credential is None or errors:
         raise invalid(errors)
 
     late = domain.age_error(mode, occurred_at, now)
@@ -68,33 +71,13 @@ def check_tap(fields: Any, *, pepper: bytes, now: datetime, where: str = "body")
     return Tap(
         tap_id=tap_id.lower(),
         door_id=door_id.lower(),
-        credential_type="uid",
-        credential_hash=domain.credential_hash(pepper, "uid", uid),
+        credential_type=credential.type,
+        credential_hash=credential.hash,
         direction=direction,
         occurred_at=occurred_at,
         mode=mode,
+        counter=credential.counter,
     )
-
-
-def has_exactly(value: Any, names: Sequence[str], where: str, errors: list[FieldError]) -> bool:
-    """Whether `value` is an object with just these fields; if not, `errors` says why."""
-    if not isinstance(value, dict):
-        errors.append(FieldError(where, "must be an object"))
-        return False
-    if len(value) == len(names) and all(name in value for name in names):
-        return True
-    errors += [FieldError(f"{where}.{name}", "is missing") for name in names if name not in value]
-    errors += [
-        FieldError(f"{where}.{shown(name)}", "is not a field of a tap")
-        for name in list(value)[:20]
-        if name not in names
-    ]
-    return False
-
-
-def shown(name: str) -> str:
-    """A name from outside, short and printable."""
-    return ascii(name[:40])[1:-1]
 
 
 def read_instant(text: Any) -> datetime | None:
@@ -105,21 +88,6 @@ def read_instant(text: Any) -> datetime | None:
         return datetime.fromisoformat(text).astimezone(UTC)
     except (ValueError, OverflowError):  # 30 February, an offset of 99 hours, before the year 1
         return None
-
-
-def read_uid(credential: Any, where: str, errors: list[FieldError]) -> str | None:
-    """The normalised UID of a credential, or None and the reasons in `errors`."""
-    if isinstance(credential, dict) and credential.get("type", "uid") != "uid":
-        errors.append(FieldError(f"{where}.type", "must be uid"))
-        return None
-    if not has_exactly(credential, CREDENTIAL_FIELDS, where, errors):
-        return None
-    uid = credential["uid"]
-    normal = domain.normalise_uid(uid) if isinstance(uid, str) else None
-    if normal is None:
-        message = "must be a card's own UID: 4, 7 or 10 bytes in hexadecimal"
-        errors.append(FieldError(f"{where}.uid", message))
-    return normal
 
 
 def invalid(errors: Sequence[FieldError]) -> Problem:
