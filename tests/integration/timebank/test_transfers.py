@@ -40,6 +40,37 @@ async def test_minutes_move(bank: Any) -> None:
     assert (await anna.get(f"transfers/{body['transfer_id']}")).json() == body
 
 
+async def test_minutes_go_to_a_member_whose_account_one_does_not_know(bank: Any) -> None:
+    anna = bank.caller("anna")
+    body = {
+        "transfer_id": str(new_id()),
+        "from_account": str(bank.accounts["anna"]),
+        "to_member": str(bank.members["bruno"]),
+        "minutes": 30,
+    }
+    answer = await anna.post("transfers", body)
+    assert answer.status_code == 201, answer.text
+    assert await bank.balance("bruno") == 30
+    # Sent again, by name or by account, it is the same transfer.
+    assert (await anna.post("transfers", body)).json() == answer.json()
+    by_account = {**body, "to_account": str(bank.accounts["bruno"])}
+    del by_account["to_member"]
+    assert (await anna.post("transfers", by_account)).json() == answer.json()
+    assert await bank.balance("bruno") == 30
+
+
+async def test_a_member_of_another_city_or_of_none_has_no_account_here(bank: Any) -> None:
+    anna = bank.caller("anna")
+    body = {"from_account": str(bank.accounts["anna"]), "minutes": 30}
+    for stranger in (str(new_id()), str(bank.members["chloe"])):
+        answer = await anna.post("transfers", {**body, "to_member": stranger})
+        assert problem(answer) == (422, "account_not_found", "body.to_member")
+    both = {**body, "to_member": str(bank.members["bruno"]), "to_account": str(new_id())}
+    for wrong in (body, both):
+        assert (await anna.post("transfers", wrong)).status_code == 422
+    assert await bank.transfers() == 0
+
+
 async def test_the_fact_is_told_in_the_same_transaction_without_the_memo(bank: Any) -> None:
     answer = await bank.caller("anna").pay(
         bank.accounts["anna"], bank.accounts["bruno"], 5, memo="secret"

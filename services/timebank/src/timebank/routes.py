@@ -6,7 +6,7 @@ from typing import Annotated, Literal, TypeVar
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Request
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 
 from common.auth import CurrentPrincipal, Principal
 from common.clock import Clock
@@ -193,13 +193,21 @@ async def once(
 
 
 class TransferBody(Body):
-    """`minutes` go from one account to another of the same city."""
+    """`minutes` go from one account to another of the same city: to `to_account`, or to that of
+    the member `to_member` of the caller's city."""
 
     transfer_id: UUID | None = None
     from_account: UUID
-    to_account: UUID
+    to_account: UUID | None = None
+    to_member: UUID | None = None
     minutes: Minutes
     memo: LongText | None = None
+
+    @model_validator(mode="after")
+    def goes_to_one(self) -> "TransferBody":
+        if (self.to_account is None) == (self.to_member is None):
+            raise ValueError("name either to_account or to_member")
+        return self
 
 
 class PostingView(BaseModel):
@@ -263,22 +271,34 @@ def view_transfer(transfer: Transfer, *, with_memo: bool = True) -> TransferView
 
 @router.post("/transfers", status_code=201)
 async def post_transfer(
-    body: TransferBody, key: IdempotencyKey, actor: CurrentActor, ledger: TheLedger
+    body: TransferBody, key: IdempotencyKey, actor: CurrentActor, ledger: TheLedger, pool: Database
 ) -> PostedView:
     """Give minutes. Done once per Idempotency-Key, and once per transfer_id."""
+    to_account = body.to_account or await account_of_member(pool, body.to_member, actor)
     done = await ledger.post(
         TransferRequest(
             transfer_id=body.transfer_id or new_id(),
             own_id=body.transfer_id is not None,
             key=key,
             actor=actor,
-            legs=(Leg(body.from_account, -body.minutes), Leg(body.to_account, body.minutes)),
+            legs=(Leg(body.from_account, -body.minutes), Leg(to_account, body.minutes)),
             memo=body.memo,
         )
     )
     if isinstance(done, Rejected):
         raise problem_of(done)
     return view_posted(done)
+
+
+async def account_of_member(pool: Pool, member_id: UUID | None, actor: Actor) -> UUID:
+    """The account of a member of the caller's city. Raises Problem 422 when there is none."""
+    account: Account | None = None
+    if member_id is not None and actor.city_id is not None:
+        async with pool.acquire() as conn:
+            account = await store.find_member_account(conn, member_id, actor.city_id)
+    if account is None:
+        raise invalid("body.to_member", "There is no such member here.", "account_not_found")
+    return account.id
 
 
 @router.post("/transfers/{transfer_id}/reverse", status_code=201)
