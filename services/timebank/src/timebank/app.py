@@ -15,6 +15,9 @@ from common.outbox import Relay
 from common.web import create_app as create_edge
 from common.worker import run_worker
 from timebank import consumers
+from timebank.board.exchanges.routes import router as exchanges_router
+from timebank.board.listings.routes import router as listings_router
+from timebank.board.worker import keep_board
 from timebank.contributions.routes import router as contributions_router
 from timebank.events import PUBLISHED
 from timebank.holds.routes import router as holds_router
@@ -77,6 +80,8 @@ def create_app(settings: Settings | None = None, clock: Clock = utc_now) -> Fast
             rules_router,
             solidarity_router,
             rent_router,
+            listings_router,
+            exchanges_router,
         ],
         lifespan=lifespan,
         ready=ready,
@@ -105,6 +110,7 @@ async def run(settings: Settings, clock: Clock = utc_now) -> None:
                 "consumer": consumer.run,
                 "holds": partial(keep_expiring, pool, clock),
                 "standings": partial(keep_evaluating, pool, clock),
+                "board": partial(keep_board, pool, clock),
                 "books": partial(
                     keep_checking,
                     settings.database_url.get_secret_value(),

@@ -5,6 +5,8 @@ from datetime import datetime
 from typing import Any
 
 from common.events import Topic
+from timebank.board.exchanges.domain import Exchange
+from timebank.board.listings.domain import Listing
 from timebank.contributions.domain import Contribution
 from timebank.domain import Account, Transfer
 from timebank.holds.domain import Hold
@@ -18,7 +20,20 @@ HOLDS = Topic("timebank.holds.v1", compacted=True)
 CONTRIBUTIONS = Topic("timebank.contributions.v1", compacted=True)
 NOTICES = Topic("timebank.notices.v1", compacted=False)
 PLEDGES = Topic("timebank.pledges.v1", compacted=True)
-PUBLISHED = (STANDINGS, TRANSFERS, BOOKS, NOTICES, PLEDGES, ACCOUNTS, HOLDS, CONTRIBUTIONS)
+LISTINGS = Topic("timebank.listings.v1", compacted=True)
+EXCHANGES = Topic("timebank.exchanges.v1", compacted=True)
+PUBLISHED = (
+    STANDINGS,
+    TRANSFERS,
+    BOOKS,
+    NOTICES,
+    PLEDGES,
+    ACCOUNTS,
+    HOLDS,
+    CONTRIBUTIONS,
+    LISTINGS,
+    EXCHANGES,
+)
 
 STANDING_CHANGED = "timebank.standing.changed.v1"
 TRANSFER_POSTED = "timebank.transfer.posted.v1"
@@ -27,6 +42,8 @@ NOTICE = "timebank.notice.v1"
 ACCOUNT_CHANGED = "timebank.account.changed.v1"
 HOLD_CHANGED = "timebank.hold.changed.v1"
 PLEDGE_CHANGED = "timebank.pledge.changed.v1"
+LISTING_CHANGED = "timebank.listing.changed.v1"
+EXCHANGE_CHANGED = "timebank.exchange.changed.v1"
 BOOK_DIFFERS = "timebank.book.differs.v1"
 
 
@@ -148,4 +165,55 @@ def contribution_changed(contribution: Contribution) -> dict[str, Any]:
         "logged_at": contribution.logged_at.isoformat(),
         "decided_at": contribution.decided_at.isoformat() if contribution.decided_at else None,
         "reversed_at": contribution.reversed_at.isoformat() if contribution.reversed_at else None,
+    }
+
+
+def listing_changed(listing: Listing) -> dict[str, Any]:
+    """The whole public state of a listing: no words, and not where it is."""
+    return {
+        "listing_id": str(listing.id),
+        "version": listing.version,
+        "city_id": listing.city_id,
+        "owner_kind": listing.owner_kind,
+        "owner_id": str(listing.owner_id),
+        "kind": listing.kind,
+        "what": listing.what,
+        "category": listing.category,
+        "skills": list(listing.skills),
+        "place_id": str(listing.place_id) if listing.place_id else None,
+        "price_minutes": listing.price_minutes,
+        "deposit_minutes": listing.deposit_minutes,
+        "quantity": listing.quantity,
+        "quantity_left": listing.left,
+        "available_until": listing.available_until.isoformat() if listing.available_until else None,
+        "visibility": listing.visibility,
+        "status": listing.status,
+        "created_at": listing.created_at.isoformat(),
+    }
+
+
+def exchange_changed(exchange: Exchange) -> dict[str, Any]:
+    """The whole public state of an exchange, without messages and notes."""
+    return {
+        "exchange_id": str(exchange.id),
+        "version": exchange.version,
+        "listing_id": str(exchange.listing_id),
+        "city_id": exchange.city_id,
+        "requester_city_id": exchange.requester_city_id,
+        "kind": exchange.kind,
+        "what": exchange.what,
+        "category": exchange.category,
+        "giver": {"kind": exchange.giver.kind, "id": str(exchange.giver.id)},
+        "receiver": {"kind": exchange.receiver.kind, "id": str(exchange.receiver.id)},
+        "minutes": exchange.minutes,
+        "deposit_minutes": exchange.deposit_minutes,
+        "quantity": exchange.quantity,
+        "from_on": exchange.from_on.isoformat() if exchange.from_on else None,
+        "until_on": exchange.until_on.isoformat() if exchange.until_on else None,
+        "status": exchange.status,
+        "settled_minutes": exchange.settled_minutes,
+        "contribution_id": str(exchange.contribution_id) if exchange.contribution_id else None,
+        "transfer_id": str(exchange.transfer_id) if exchange.transfer_id else None,
+        "created_at": exchange.created_at.isoformat(),
+        "ended_at": exchange.ended_at.isoformat() if exchange.ended_at else None,
     }

@@ -29,6 +29,7 @@ from timebank.domain import (
 HOLD_MAX = timedelta(days=366)
 
 HoldStatus = Literal["open", "posted", "voided", "expired"]
+HoldPurpose = Literal["exchange"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,8 @@ class Hold:
     resolved_at: datetime | None = None
     posted_minutes: int | None = None
     transfer_id: UUID | None = None
+    # What it belongs to, which alone ends it before its time; None: its two sides do.
+    purpose: HoldPurpose | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +69,12 @@ ENDED: dict[HoldStatus, RejectionCode] = {
 
 
 def place_hold(
-    request: TransferRequest, accounts: dict[UUID, Account], *, expires_at: datetime, now: datetime
+    request: TransferRequest,
+    accounts: dict[UUID, Account],
+    *,
+    expires_at: datetime,
+    now: datetime,
+    purpose: HoldPurpose | None = None,
 ) -> tuple[Hold, Account] | Rejected:
     """Decide a hold: what would refuse the transfer now refuses it. The payer, with it held."""
     if not now < expires_at <= now + HOLD_MAX:
@@ -91,6 +99,7 @@ def place_hold(
         requested_by=request.actor.id,
         created_at=now,
         expires_at=expires_at,
+        purpose=purpose,
     )
     return hold, replace(payer, held_minutes=payer.held_minutes + hold.minutes)
 
@@ -102,14 +111,15 @@ def post_hold(
     *,
     minutes: int | None,
     transfer_id: UUID,
-    key: str,
+    key: str | None,
     now: datetime,
+    purpose: HoldPurpose | None = None,
 ) -> HoldPosted | Rejected:
     """Give what is held, or `minutes` of it; the rest is free again."""
     payer = accounts[hold.from_account]
     if not actor.may_pay_from(payer):
         return not_theirs(hold, accounts, actor)
-    if (ended := check_open(hold, now)) is not None:
+    if (ended := check_open(hold, now) or check_purpose(hold, purpose)) is not None:
         return ended
     given = hold.minutes if minutes is None else minutes
     if given > hold.minutes:
@@ -136,12 +146,16 @@ def post_hold(
 
 
 def void_hold(
-    hold: Hold, accounts: Mapping[UUID, Account], actor: Actor, now: datetime
+    hold: Hold,
+    accounts: Mapping[UUID, Account],
+    actor: Actor,
+    now: datetime,
+    purpose: HoldPurpose | None = None,
 ) -> tuple[Hold, Account] | Rejected:
     """Release what is held: the payee or a steward does without it."""
     if not actor.may_pay_from(accounts[hold.to_account]):
         return not_theirs(hold, accounts, actor)
-    if (ended := check_open(hold, now)) is not None:
+    if (ended := check_open(hold, now) or check_purpose(hold, purpose)) is not None:
         return ended
     return (
         replace(hold, status="voided", resolved_at=now),
@@ -162,6 +176,13 @@ def check_open(hold: Hold, now: datetime) -> Rejected | None:
         return Rejected(ENDED[hold.status], f"This hold has ended: it is {hold.status}.")
     if now >= hold.expires_at:
         return Rejected("hold_expired", "This hold has expired.")
+    return None
+
+
+def check_purpose(hold: Hold, purpose: HoldPurpose | None) -> Rejected | None:
+    """What belongs to something is ended by it alone."""
+    if hold.purpose != purpose:
+        return Rejected("hold_bound", f"This hold belongs to an {hold.purpose}, which ends it.")
     return None
 
 

@@ -12,7 +12,14 @@ from timebank import events, service
 from timebank import store as ledger_store
 from timebank.domain import Account, Actor, Rejected, Transfer, TransferRequest
 from timebank.holds import store
-from timebank.holds.domain import Hold, expire_hold, place_hold, post_hold, void_hold
+from timebank.holds.domain import (
+    Hold,
+    HoldPurpose,
+    expire_hold,
+    place_hold,
+    post_hold,
+    void_hold,
+)
 
 EXPIRE_EVERY_S = 5.0
 EXPIRE_BATCH = 100
@@ -23,11 +30,16 @@ NOT_FOUND = Rejected("not_found", "There is no such hold.")
 
 
 async def place(
-    conn: Conn, request: TransferRequest, *, expires_at: datetime, now: datetime
+    conn: Conn,
+    request: TransferRequest,
+    *,
+    expires_at: datetime,
+    now: datetime,
+    purpose: HoldPurpose | None = None,
 ) -> Hold | Rejected:
     """Set minutes aside; `request.transfer_id` becomes the hold's id."""
     accounts = await ledger_store.lock_accounts(conn, {leg.account_id for leg in request.legs})
-    decided = place_hold(request, accounts, expires_at=expires_at, now=now)
+    decided = place_hold(request, accounts, expires_at=expires_at, now=now, purpose=purpose)
     if isinstance(decided, Rejected):
         return decided
     hold, payer = decided
@@ -56,8 +68,9 @@ async def post(
     *,
     minutes: int | None,
     transfer_id: UUID,
-    key: str,
+    key: str | None,
     now: datetime,
+    purpose: HoldPurpose | None = None,
 ) -> tuple[Hold, Transfer] | Rejected:
     """Give what is held, in full or in part."""
     found = await lock(conn, hold_id)
@@ -65,7 +78,14 @@ async def post(
         return NOT_FOUND
     hold, accounts = found
     decided = post_hold(
-        hold, accounts, actor, minutes=minutes, transfer_id=transfer_id, key=key, now=now
+        hold,
+        accounts,
+        actor,
+        minutes=minutes,
+        transfer_id=transfer_id,
+        key=key,
+        now=now,
+        purpose=purpose,
     )
     if isinstance(decided, Rejected):
         return decided
@@ -80,12 +100,18 @@ async def post(
     return decided.hold, decided.posted.transfer
 
 
-async def void(conn: Conn, hold_id: UUID, actor: Actor, now: datetime) -> Hold | Rejected:
+async def void(
+    conn: Conn,
+    hold_id: UUID,
+    actor: Actor,
+    now: datetime,
+    purpose: HoldPurpose | None = None,
+) -> Hold | Rejected:
     """Release what is held."""
     found = await lock(conn, hold_id)
     if found is None:
         return NOT_FOUND
-    decided = void_hold(*found, actor, now)
+    decided = void_hold(*found, actor, now, purpose)
     if isinstance(decided, Rejected):
         return decided
     hold, payer = decided
@@ -116,17 +142,23 @@ async def expire_due(pool: Pool, now: datetime) -> int:
     expired = 0
     for one in due:
         async with pool.acquire() as conn, conn.transaction():
-            found = await lock(conn, one.id)
-            if found is None:
-                continue
-            hold, accounts = found
-            ended = expire_hold(hold, accounts[hold.from_account], now)
-            if ended is not None:
-                await store.end_hold(conn, ended[0])
-                await store.save_held(conn, ended[1])
-                await tell(conn, ended[0], now)
-                expired += 1
+            expired += await expire(conn, one.id, now)
     return expired
+
+
+async def expire(conn: Conn, hold_id: UUID, now: datetime) -> bool:
+    """End a hold whose time has come; False, and nothing done, when it has not, or had ended."""
+    found = await lock(conn, hold_id)
+    if found is None:
+        return False
+    hold, accounts = found
+    ended = expire_hold(hold, accounts[hold.from_account], now)
+    if ended is None:
+        return False
+    await store.end_hold(conn, ended[0])
+    await store.save_held(conn, ended[1])
+    await tell(conn, ended[0], now)
+    return True
 
 
 async def keep_expiring(pool: Pool, clock: Clock) -> None:

@@ -11,7 +11,7 @@ from timebank.holds.domain import Hold
 
 SELECT_HOLD = (
     "SELECT hold_id, city_id, from_account, to_account, minutes, memo, requested_by, created_at,"
-    " expires_at, status, resolved_at, posted_minutes, transfer_id FROM hold"
+    " expires_at, status, resolved_at, posted_minutes, transfer_id, purpose FROM hold"
 )
 
 
@@ -30,7 +30,8 @@ async def add_hold(conn: Conn, hold: Hold) -> bool:
     """Write a new hold. False, and nothing done, when its id is taken."""
     added = await conn.fetchval(
         "INSERT INTO hold (hold_id, city_id, from_account, to_account, minutes, memo,"
-        " requested_by, created_at, expires_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)"
+        " requested_by, created_at, expires_at, purpose)"
+        " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
         " ON CONFLICT DO NOTHING RETURNING true",
         hold.id,
         hold.city_id,
@@ -41,6 +42,7 @@ async def add_hold(conn: Conn, hold: Hold) -> bool:
         hold.requested_by,
         hold.created_at,
         hold.expires_at,
+        hold.purpose,
     )
     return added is True
 

@@ -1,0 +1,1 @@
+"""The exchange board: offers and needs, found, matched, agreed on and done."""

@@ -1,0 +1,1 @@
+"""What two agree on over a listing, from the request to its end."""
