@@ -1,13 +1,14 @@
 """The consumer: each event once, poison put aside, offsets after the effect."""
 
 import asyncio
+from collections.abc import Sequence
 from uuid import uuid4
 
 from aiokafka import AIOKafkaProducer
 from plumbing import BUMPS, COUNTERS, NOW, Settings, bump, follow, read_all, running, until
 
 from common import db, kafka
-from common.consumer import Consumer, ask_for_replay, dead_letters, list_dead_letters
+from common.consumer import BatchHandler, Consumer, ask_for_replay, dead_letters, list_dead_letters
 from common.db import Conn
 from common.events import Event, to_message
 from common.outbox import Relay
@@ -144,6 +145,62 @@ async def test_an_effect_and_its_claim_in_the_inbox_stand_or_fall_together(
         await until(done)
     assert await followed(pool) == [("a", 1)]
     assert attempts == 3
+
+
+async def follow_all(conn: Conn, events: Sequence[Event]) -> None:
+    for one in events:
+        await follow(conn, one)
+
+
+async def test_a_batch_is_one_transaction_of_the_events_that_are_new(
+    config: Settings, pool: db.Pool
+) -> None:
+    batches: list[int] = []
+
+    async def follow_batch(conn: Conn, events: Sequence[Event]) -> None:
+        await follow_all(conn, events)
+        batches.append(len(events))
+
+    same = event("a", 0)
+    await send(config, same, same, *(event("a", version) for version in range(1, 60)), same)
+
+    async def everything() -> bool:
+        return len(await followed(pool)) == 60
+
+    together = Consumer(config, pool, GROUP, {COUNTERS.name: BatchHandler(follow_batch)})
+    async with running(together.run):
+        await until(everything)
+    assert await followed(pool) == [("a", version) for version in range(60)]
+    assert sum(batches) == 60
+    assert len(batches) < 30
+    assert await pool.fetchval("SELECT count(*) FROM inbox") == 60
+
+
+async def test_poison_in_a_batch_is_put_aside_alone_and_the_order_stays(
+    config: Settings, pool: db.Pool
+) -> None:
+    _, _, headers = to_message(event("a", 9))
+    messages = [
+        event("a", 1),
+        event("b", 1),
+        event("a", 2, poison=True),
+        (b"not json", headers),
+        event("a", 3),
+        event("b", 2),
+    ]
+    await send(config, *messages)
+
+    async def everything() -> bool:
+        return len(await followed(pool)) == 4
+
+    together = Consumer(config, pool, GROUP, {COUNTERS.name: BatchHandler(follow_all)})
+    async with running(together.run):
+        await until(everything)
+    found = await followed(pool)
+    assert [one for one in found if one[0] == "a"] == [("a", 1), ("a", 3)]
+    assert [one for one in found if one[0] == "b"] == [("b", 1), ("b", 2)]
+    async with pool.acquire() as conn:
+        assert len(await list_dead_letters(conn)) == 2
 
 
 async def test_a_database_that_is_away_delays_and_buries_nothing(

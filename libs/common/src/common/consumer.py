@@ -2,12 +2,14 @@
 
 `{claim in the inbox, handle, outbox}` commit together, so a message that comes twice, because the
 process died before the offset was committed or because the broker was replayed, does nothing twice.
+A `BatchHandler` is given many messages in one transaction, for facts that come by the thousand.
 A message that keeps failing is kept as a dead letter, and its partition moves on. What fails
 because a server is away is no fault of the message: the loop ends, to be restarted.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
@@ -26,7 +28,18 @@ from common.settings import ServiceSettings
 
 Handler = Callable[[Conn, Event], Awaitable[None]]
 
-BATCH = 200
+
+@dataclass(frozen=True, slots=True)
+class BatchHandler:
+    """Handles the new events of one poll together, in the order of each partition.
+
+    One that cannot be handled spoils the whole batch, which is then handled one by one.
+    """
+
+    handle: Callable[[Conn, Sequence[Event]], Awaitable[None]]
+
+
+BATCH = 500
 ATTEMPTS_MAX = 4
 FIRST_RETRY_S = 0.05
 LOG_CHECK_S = 1.0
@@ -49,7 +62,7 @@ class Consumer:
         settings: ServiceSettings,
         pool: Pool,
         group: str,
-        handlers: Mapping[str, Handler],
+        handlers: Mapping[str, Handler | BatchHandler],
         clock: Clock = utc_now,
     ) -> None:
         self.settings = settings
@@ -73,8 +86,7 @@ class Consumer:
             while True:
                 batches = await consumer.getmany(timeout_ms=500, max_records=BATCH)
                 self.assigned = bool(consumer.assignment())
-                for partition, records in batches.items():
-                    await self._handle_partition(consumer, partition, records)
+                await self._handle_all(consumer, batches)
                 if loop.time() >= log_check_at:
                     await self._check_log(consumer)
                     log_check_at = loop.time() + LOG_CHECK_S
@@ -85,38 +97,65 @@ class Consumer:
             self.assigned = False
             await kafka.stop(consumer)
 
-    async def _handle_partition(
+    async def _handle_all(
         self,
         consumer: AIOKafkaConsumer,
-        partition: TopicPartition,
-        records: Sequence[ConsumerRecord],
+        batches: Mapping[TopicPartition, Sequence[ConsumerRecord]],
     ) -> None:
-        done = 0
-        for record in records:
-            epoch = read_log_epoch(record.headers)
-            if epoch > self._epochs.setdefault(partition, epoch):
-                # The log was lost and grew again behind our back: what came before this message
-                # may be new to us.
-                self._epochs[partition] = epoch
-                log.warning("log_started_again", topic=partition.topic, epoch=epoch)
-                await seek_to_beginning(consumer, partition)
-                return
-            await self._handle(record)
-            done = record.offset + 1
+        """Handle what one poll brought, and commit the offsets."""
+        together: dict[str, list[ConsumerRecord]] = {}
+        done: dict[TopicPartition, int] = {}
+        for partition, records in batches.items():
+            is_batch = isinstance(self._handler_of(partition.topic), BatchHandler)
+            for record in records:
+                epoch = read_log_epoch(record.headers)
+                if epoch > self._epochs.setdefault(partition, epoch):
+                    # The log was lost and grew again behind our back: what came before this
+                    # message may be new to us.
+                    self._epochs[partition] = epoch
+                    log.warning("log_started_again", topic=partition.topic, epoch=epoch)
+                    await seek_to_beginning(consumer, partition)
+                    done.pop(partition, None)
+                    break
+                if is_batch:
+                    together.setdefault(partition.topic, []).append(record)
+                else:
+                    await self._handle(record)
+                done[partition] = record.offset + 1
+        for records in together.values():
+            await self._handle_together(records)
+        if not done:
+            return
         try:
-            await consumer.commit({partition: done})
+            await consumer.commit(done)
         except (CommitFailedError, IllegalStateError):
-            # The partition went to another member meanwhile; the inbox absorbs what it reads again.
-            log.info("offset_not_committed", topic=partition.topic, partition=partition.partition)
-        behind = (consumer.highwater(partition) or done) - done
-        CONSUMER_LAG.labels(self.group, partition.topic, str(partition.partition)).set(behind)
+            # A partition went to another member meanwhile; the inbox absorbs what it reads again.
+            log.info("offsets_not_committed", partitions=len(done))
+        for partition, offset in done.items():
+            behind = (consumer.highwater(partition) or offset) - offset
+            CONSUMER_LAG.labels(self.group, partition.topic, str(partition.partition)).set(behind)
+
+    def _handler_of(self, topic: str) -> Handler | BatchHandler:
+        return self.handlers[topic.removeprefix(self.settings.kafka_topic_prefix)]
+
+    async def _handle_together(self, records: Sequence[ConsumerRecord]) -> None:
+        """Handle the messages of one topic in one transaction, or else one by one."""
+        topic = records[0].topic
+        try:
+            await self._apply(topic, [from_message(one.value, one.headers) for one in records])
+        except db.SERVER_AWAY:
+            raise
+        except Exception as error:
+            log.warning("batch_taken_apart", topic=topic, error=f"{type(error).__name__}: {error}")
+            for record in records:
+                await self._handle(record)
 
     async def _handle(self, record: ConsumerRecord) -> None:
         """Handle one message, or keep it as a dead letter after several tries."""
         for attempt in range(ATTEMPTS_MAX):
             try:
                 event = from_message(record.value, record.headers)
-                await self._apply(record.topic, event, traceparent_of=record)
+                await self._apply(record.topic, [event], record)
                 return
             except db.SERVER_AWAY:  # the message is innocent: try again later, however often
                 raise
@@ -130,27 +169,29 @@ class Consumer:
                 await asyncio.sleep(FIRST_RETRY_S * 2**attempt)
 
     async def _apply(
-        self, topic: str, event: Event, *, traceparent_of: ConsumerRecord | None = None
+        self, topic: str, events: Sequence[Event], record: ConsumerRecord | None = None
     ) -> None:
+        """Handle, in one transaction, those events that are new."""
         name = topic.removeprefix(self.settings.kafka_topic_prefix)
         handler = self.handlers[name]
         attributes = (
-            telemetry.consuming(name, traceparent_of.partition, traceparent_of.offset, self.group)
-            if traceparent_of
-            else {}
+            telemetry.consuming(name, record.partition, record.offset, self.group) if record else {}
         )
         with telemetry.span(
             f"process {name}",
             kind=SpanKind.CONSUMER,
-            traceparent=event.traceparent,
+            traceparent=events[0].traceparent if len(events) == 1 else None,
             attributes=attributes,
         ):
             async with self.pool.acquire() as conn, conn.transaction():
-                fresh = await inbox.first_time(conn, self.group, event.id)
-                if fresh:
-                    await handler(conn, event)
-        outcome = "handled" if fresh else "seen_before"
-        EVENTS_HANDLED.labels(self.group, name, outcome).inc()
+                fresh = await inbox.claim(conn, self.group, events)
+                if not isinstance(handler, BatchHandler):
+                    for event in fresh:
+                        await handler(conn, event)
+                elif fresh:
+                    await handler.handle(conn, fresh)
+        EVENTS_HANDLED.labels(self.group, name, "handled").inc(len(fresh))
+        EVENTS_HANDLED.labels(self.group, name, "seen_before").inc(len(events) - len(fresh))
 
     async def _bury(self, record: ConsumerRecord, event_id: UUID | None, error: Exception) -> None:
         topic = record.topic.removeprefix(self.settings.kafka_topic_prefix)
@@ -219,7 +260,7 @@ class Consumer:
         for row in rows:
             try:
                 headers = [(name, value.encode()) for name, value in row["headers"].items()]
-                await self._apply(row["topic"], from_message(row["value"], headers))
+                await self._apply(row["topic"], [from_message(row["value"], headers)])
             except db.SERVER_AWAY:  # the message is innocent: try again later, however often
                 raise
             except Exception as error:

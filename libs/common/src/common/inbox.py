@@ -1,16 +1,21 @@
 """Which events this consumer has handled. Used inside the transaction that handles them."""
 
-from uuid import UUID
+from collections.abc import Sequence
 
 from common.db import Conn
+from common.events import Event
 
 
-async def first_time(conn: Conn, consumer: str, event_id: UUID) -> bool:
-    """Claim an event: True the first time that `consumer` meets it, False afterwards."""
-    claimed = await conn.fetchval(
-        "INSERT INTO inbox (consumer, event_id) VALUES ($1, $2)"
-        " ON CONFLICT DO NOTHING RETURNING true",
+async def claim(conn: Conn, consumer: str, events: Sequence[Event]) -> list[Event]:
+    """Those of the events that `consumer` meets for the first time, each once, in their order."""
+    by_id = {event.id: event for event in events}
+    rows = await conn.fetch(
+        # In the order of the ids, so that two members who read the same never wait in a circle.
+        "INSERT INTO inbox (consumer, event_id)"
+        " SELECT $1, event_id FROM unnest($2::uuid[]) AS event_id ORDER BY event_id"
+        " ON CONFLICT DO NOTHING RETURNING event_id",
         consumer,
-        event_id,
+        list(by_id),
     )
-    return claimed is True
+    claimed = {row["event_id"] for row in rows}
+    return [event for event in by_id.values() if event.id in claimed]

@@ -1,5 +1,6 @@
 """What access makes of its own taps: the history, in PostgreSQL."""
 
+from collections.abc import Sequence
 from typing import Literal
 from uuid import UUID
 
@@ -7,7 +8,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 from access import store
 from access.events import TAP_DECIDED, TAPS
-from common.consumer import Handler
+from common.consumer import BatchHandler
 from common.db import Conn
 from common.events import Event
 
@@ -33,12 +34,12 @@ class TapDecidedData(BaseModel):
     stream_id: str
 
 
-async def record_tap(conn: Conn, event: Event) -> None:
-    """Put a tap into the history. Twice the same changes nothing."""
-    if event.type != TAP_DECIDED:
-        return
-    data = TapDecidedData.model_validate(event.data)
-    await store.insert_tap(conn, store.TapRow(**data.model_dump()))
+async def record_taps(conn: Conn, events: Sequence[Event]) -> None:
+    """Put taps into the history. Twice the same changes nothing."""
+    taps = [
+        TapDecidedData.model_validate(event.data) for event in events if event.type == TAP_DECIDED
+    ]
+    await store.insert_taps(conn, [store.TapRow(**dict(tap)) for tap in taps])
 
 
-HANDLERS: dict[str, Handler] = {TAPS.name: record_tap}
+HANDLERS = {TAPS.name: BatchHandler(record_taps)}

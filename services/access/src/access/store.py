@@ -42,30 +42,17 @@ class Lockdown:
     changed_at: datetime
 
 
-async def insert_tap(conn: Conn, tap: TapRow) -> None:
-    """Record a tap; a decision that is there already stays as it is."""
+async def insert_taps(conn: Conn, taps: Sequence[TapRow]) -> None:
+    """Record taps; a decision that is there already stays as it is."""
     await conn.execute(
         "INSERT INTO tap (decision_id, tap_id, door_id, place_id, city_id, reader_id, card_id,"
         " member_id, direction, mode, decision, reason, occurred_at, decided_at, policy_version,"
         " stream_id)"
-        " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)"
+        " SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::text[],"
+        " $6::uuid[], $7::uuid[], $8::uuid[], $9::text[], $10::text[], $11::text[], $12::text[],"
+        " $13::timestamptz[], $14::timestamptz[], $15::bigint[], $16::text[])"
         " ON CONFLICT (decision_id) DO NOTHING",
-        tap.decision_id,
-        tap.tap_id,
-        tap.door_id,
-        tap.place_id,
-        tap.city_id,
-        tap.reader_id,
-        tap.card_id,
-        tap.member_id,
-        tap.direction,
-        tap.mode,
-        tap.decision,
-        tap.reason,
-        tap.occurred_at,
-        tap.decided_at,
-        tap.policy_version,
-        tap.stream_id,
+        *([getattr(tap, column) for tap in taps] for column in TapRow.__slots__),
     )
 
 
