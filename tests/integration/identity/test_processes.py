@@ -13,6 +13,7 @@ from uuid import uuid4
 import httpx
 import jwt
 import pytest
+from aiosmtpd.controller import Controller
 from identity_network import ADMIN_LOGIN, PASSWORD, Caller
 from typer.testing import CliRunner
 
@@ -200,14 +201,8 @@ async def tell_of_a_place(
         data={"place_id": str(place_id), "version": 1, "city_id": "nantes", "name": "Invented"},
     )
     key, value, headers = to_message(event)
-    await kafka.ensure_topics(settings, [Topic("places.places.v1", compacted=True)])
-    producer = kafka.make_producer(settings)
-    await producer.start()
-    try:
-        topic = settings.prefixed("places.places.v1")
-        await producer.send_and_wait(topic, value=value, key=key, headers=headers)
-    finally:
-        await kafka.stop(producer)
+    await kafka.ensure_topics(settings, HEARD)
+    await publish(settings, "places.places.v1", key, value, headers)
     path = f"/v1/members/{member_id}/roles"
     body = {"roles": [], "places": {str(place_id): "staff"}}
     for _ in range(10):
@@ -215,6 +210,121 @@ async def tell_of_a_place(
         if answer.status_code == 200:
             break
     assert answer.json()["places"] == body["places"]
+
+
+# What the worker waits for before it hears anything: the topics of the others.
+HEARD = [Topic("places.places.v1", compacted=True), Topic("timebank.notices.v1", compacted=False)]
+
+
+async def publish(
+    settings: IdentitySettings,
+    topic: str,
+    key: bytes,
+    value: bytes,
+    headers: list[tuple[str, bytes]],
+) -> None:
+    producer = kafka.make_producer(settings)
+    await producer.start()
+    try:
+        await producer.send_and_wait(
+            settings.prefixed(topic), value=value, key=key, headers=headers
+        )
+    finally:
+        await kafka.stop(producer)
+
+
+class Mailbox:
+    """What an SMTP server took."""
+
+    def __init__(self) -> None:
+        self.taken: list[tuple[list[str], bytes]] = []
+
+    async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:
+        self.taken.append((envelope.rcpt_tos, envelope.content))
+        return "250 taken"
+
+
+async def test_the_worker_hears_of_a_notice_and_sends_it(
+    environment: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mailbox, port, member_id, notice_id = Mailbox(), unused_port(), new_id(), new_id()
+    mail = {
+        "IDENTITY_SMTP_URL": f"smtp://127.0.0.1:{port}",
+        "IDENTITY_MAIL_FROM": "Copass <rien@copass.example>",
+        "IDENTITY_PORTAL_URL": "https://p.example",
+    }
+    settings = settings_of(environment, monkeypatch)
+    connection = await db.connect(environment["IDENTITY_DATABASE_URL"], name="test")
+    controller = Controller(mailbox, hostname="127.0.0.1", port=port)
+    controller.start()
+    try:
+        await connection.execute(
+            "INSERT INTO member (member_id, display_name, email, status, roles, places, version,"
+            " created_at)"
+            " VALUES ($1, 'Ana', 'ana@exemple.invalid', 'active', '{}', '{}', 1, now())",
+            member_id,
+        )
+        await connection.execute(
+            "INSERT INTO notification_preference VALUES ($1, 'each', false, 'en')", member_id
+        )
+        event = Event(
+            id=new_id(),
+            type="timebank.notice.v1",
+            source="/timebank",
+            subject=str(member_id),
+            time=utc_now(),
+            data={
+                "notice_id": str(notice_id),
+                "member_id": str(member_id),
+                "kind": "transfer.received",
+                "subject": {"minutes": 120},
+                "created_at": utc_now().isoformat(),
+            },
+        )
+        await kafka.ensure_topics(settings, HEARD)
+        for _ in range(2):  # the broker may tell it twice
+            await publish(settings, "timebank.notices.v1", *to_message(event))
+        async with serving({**environment, **mail}, "worker", "IDENTITY_WORKER_PORT"):
+            async with asyncio.timeout(60):
+                while not await connection.fetchval(
+                    "SELECT EXISTS (SELECT FROM notification_delivery WHERE status = 'sent')"
+                ):
+                    await asyncio.sleep(0.1)
+    finally:
+        controller.stop()
+        await connection.close()
+    ((recipients, content),) = mailbox.taken
+    assert recipients == ["ana@exemple.invalid"]
+    assert b"You have received 2 h." in content
+
+
+async def test_what_was_given_up_is_listed_and_tried_again(environment: Environment) -> None:
+    member_id, delivery_id = new_id(), new_id()
+    connection = await db.connect(environment["IDENTITY_DATABASE_URL"], name="test")
+    try:
+        await connection.execute(
+            "INSERT INTO member (member_id, display_name, status, roles, places, version,"
+            " created_at) VALUES ($1, 'Ana', 'active', '{}', '{}', 1, now())",
+            member_id,
+        )
+        await connection.execute(
+            "INSERT INTO notification_delivery (delivery_id, member_id, channel, digest_on, status,"
+            " attempts, last_error, created_at, ended_at) VALUES"
+            " ($1, $2, 'email', '2026-11-22', 'given_up', 7, 'smtp_421', now(), now())",
+            delivery_id,
+            member_id,
+        )
+        wide = {**environment, "COLUMNS": "250"}
+        code, listed = await run(wide, "deliveries", "list")
+        assert code == 0
+        assert str(delivery_id) in listed
+        assert "smtp_421" in listed
+        code, output = await run(wide, "deliveries", "retry")
+        assert (code, output.split()[0]) == (0, "1")
+        status = await connection.fetchval("SELECT status FROM notification_delivery")
+        assert status == "waiting"
+    finally:
+        await connection.close()
 
 
 async def read_until(

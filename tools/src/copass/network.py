@@ -16,6 +16,7 @@ from copass.servers import HOST
 
 REPOSITORY = Path(__file__).parents[3]
 SERVICES = ("identity", "timebank", "access", "places")  # each has api, worker and database
+OUTWARD = ("_SMTP_URL", "_SMTP_PASSWORD", "_MAIL_FROM", "_PUSH_CONTACT")
 PORT_BASE = 8000
 PORT_BASE_MAX = 65_000
 
@@ -236,17 +237,19 @@ def environment(network: Network, keys: Secrets, service: str) -> dict[str, str]
         own["CARD_KEYS"] = f"file:{network.card_keys}"
     if service == "identity":
         own["KEY_SECRET"] = keys.key_secret
+        own["PORTAL_URL"] = network.api_url("portal")
     if service == "access":
         own["REDIS_URL"] = network.redis_url
         if not apache:
             # A blocked card waits for this; each fetch costs both sides a little all day long.
             own["PROJECTION_FETCH_WAIT_MS"] = "20"
-    # What the person exported wins over our defaults: PLACES_LOG_LEVEL=DEBUG make up.
+    # What the person exported wins over our defaults: PLACES_LOG_LEVEL=DEBUG make up. E-mail and
+    # web push leave the machine, so they are on only when asked for.
     passed = {
         name: value
         for name, value in os.environ.items()
         if name.startswith(f"{service.upper()}_")
-        and name.endswith(("_LOG_LEVEL", "_OTLP_ENDPOINT"))
+        and name.endswith(("_LOG_LEVEL", "_OTLP_ENDPOINT", *OUTWARD))
     }
     return common | {f"{service.upper()}_{name}": value for name, value in own.items()} | passed
 
