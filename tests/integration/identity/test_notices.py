@@ -347,6 +347,20 @@ async def test_a_message_is_sent_once_however_many_workers(network: Network) -> 
     assert {d["status"] for d in await deliveries(network)} == {"sent"}
 
 
+async def test_what_one_worker_is_taking_another_neither_takes_nor_waits_for(
+    network: Network,
+) -> None:
+    caller, me = await network.somebody("nantes")
+    await prefer(caller, "each")
+    await tell(network, me["member_id"])
+    now = network.clock()
+    lease = now + timedelta(minutes=2)
+    async with network.conn.transaction(), network.context.pool.acquire() as other:
+        taken = await store.claim_due(network.conn, now=now, lease_until=lease, limit=5)
+        assert len(taken) == 1
+        assert await store.claim_due(other, now=now, lease_until=lease, limit=5) == []
+
+
 async def test_what_was_read_meanwhile_or_is_no_longer_wanted_stays_at_home(
     network: Network,
 ) -> None:
