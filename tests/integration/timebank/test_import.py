@@ -1,6 +1,7 @@
 """`python -m timebank import`: once each, in order, told row by row, and again after a failure."""
 
 import asyncio
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -13,7 +14,7 @@ from common.clock import utc_now
 from common.ids import new_id
 from timebank.__main__ import cli
 from timebank.importing import run
-from timebank.importing.layouts import Row
+from timebank.importing.layouts import LayoutError, Row
 from timebank.importing.run import Line, Source, import_rows
 from timebank.verify import verify_books
 
@@ -66,6 +67,22 @@ async def test_an_import_that_broke_off_is_finished_by_the_next(
     counts = await import_rows(bank.pool, utc_now, source(bank), rows(1000), lambda _: None)
     assert dict(counts) == {"repeated": 300, "posted": 700}
     assert await bank.transfers() == 1000
+
+
+async def test_what_stands_before_a_broken_line_is_done_and_told(
+    bank: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "BATCH", 100)
+
+    def broken() -> Iterator[Row]:
+        yield from rows(250)
+        raise LayoutError("line 251")
+
+    told: list[Line] = []
+    with pytest.raises(LayoutError, match="line 251"):
+        await import_rows(bank.pool, utc_now, source(bank), broken(), told.extend)
+    # Whole batches; the rows between the last of them and the broken line are not.
+    assert await bank.transfers() == len(told) == 200
 
 
 async def test_two_imports_of_the_same_file_at_once(bank: Any) -> None:

@@ -2,11 +2,12 @@
 
 from datetime import UTC, datetime
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid5
 
 import pytest
 
 from timebank.importing.layouts import (
+    NAMESPACE,
     UNITS,
     Fault,
     Layout,
@@ -133,6 +134,8 @@ def test_ids_follow_from_source_and_row() -> None:
     assert len({transfer_id(*names) for names in (("a", "1"), ("b", "1"), ("a", "11"))}) == 3
     # No two pairs are written the same.
     assert transfer_id("a:1", "2") != transfer_id("a", "1:2")
+    # For ever: a file that is sent again years later must find what it did.
+    assert transfer_id("école", "1") == uuid5(NAMESPACE, "5:école:1")
 
 
 def test_the_map_of_accounts() -> None:

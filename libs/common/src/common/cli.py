@@ -1,6 +1,7 @@
 """The commands that every service has: migrate, api, worker, dead-letters."""
 
 import asyncio
+import gc
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Annotated, TypeVar
@@ -20,6 +21,9 @@ from common.settings import ServiceSettings
 
 console = Console()
 
+# Objects made before the garbage collector looks for cycles among them; Python's own 700 are less
+# than one request makes. The memory that it costs is a few megabytes.
+COLLECT_AFTER = 20_000
 KEEP_ALIVE_S = 30
 DRAIN_S = 8
 
@@ -111,6 +115,7 @@ def set_up(settings: ServiceSettings) -> None:
     """Logs and traces of a process that serves."""
     logging.configure(settings.service, settings.log_level)
     telemetry.configure(settings)
+    gc.set_threshold(COLLECT_AFTER)
 
 
 async def run_to_the_end(awaitable: Awaitable[None]) -> None:

@@ -3,8 +3,19 @@
 from uuid import UUID
 
 import uuid_utils
+from asyncpg.pgproto import pgproto
 
 
 def new_id() -> UUID:
     """A new UUIDv7 as a standard library UUID."""
     return UUID(bytes=uuid_utils.uuid7().bytes)
+
+
+def row_id(raw: bytes) -> UUID:
+    """The UUID of 16 bytes as the database's driver has it, for what is handled by the thousand.
+
+    Equal to the standard library's and a subclass of it, but made, compared, written out and sent
+    ten times as fast. orjson does not know it: make it text first.
+    """
+    made: UUID = pgproto.UUID(raw)
+    return made

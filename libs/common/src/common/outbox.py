@@ -25,12 +25,13 @@ import orjson
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.structs import RecordMetadata
 from opentelemetry.trace import SpanKind
+from uuid_utils import uuid7
 
 from common import db, kafka, telemetry
 from common.clock import Clock, utc_now
 from common.db import Conn
 from common.events import Event, Topic, to_message
-from common.ids import new_id
+from common.ids import new_id, row_id
 from common.logging import get_logger
 from common.metrics import (
     OUTBOX_LOG_LOST,
@@ -95,22 +96,24 @@ async def add_many(
     conn: Conn, *, topic: Topic, type: str, items: Sequence[Item], now: datetime
 ) -> None:
     """Like `add`, for many events in one round trip; they are published in the order given."""
-    for item in items:
-        if len(orjson.dumps(item.data)) > PAYLOAD_BYTES_MAX:
+    payloads = [orjson.dumps(item.data) for item in items]
+    for item, payload in zip(items, payloads, strict=True):
+        if len(payload) > PAYLOAD_BYTES_MAX:
             raise ValueError(f"the data of {type} {item.key} is too large for a message")
+    # As text: an array of jsonb would be made into JSON a second time.
     await conn.execute(
         "INSERT INTO outbox"
         " (event_id, topic, compacted, key, type, payload, traceparent, created_at)"
-        " SELECT event_id, $1, $2, key, $3, payload, traceparent, $4"
-        " FROM unnest($5::uuid[], $6::text[], $7::jsonb[], $8::text[]) WITH ORDINALITY"
+        " SELECT event_id, $1, $2, key, $3, payload::jsonb, traceparent, $4"
+        " FROM unnest($5::uuid[], $6::text[], $7::text[], $8::text[]) WITH ORDINALITY"
         " AS item (event_id, key, payload, traceparent, place) ORDER BY place",
         topic.name,
         topic.compacted,
         type,
         now,
-        [new_id() for _ in items],
+        [row_id(uuid7().bytes) for _ in items],
         [item.key for item in items],
-        [item.data for item in items],
+        [payload.decode() for payload in payloads],
         [item.traceparent for item in items],
     )
 

@@ -1,6 +1,7 @@
 """`python -m timebank migrate | api | worker | verify-books | import | dead-letters`."""
 
 import asyncio
+import gc
 from collections import Counter
 from contextlib import nullcontext
 from pathlib import Path
@@ -11,7 +12,7 @@ from rich.markup import escape
 from rich.progress import MofNCompleteColumn, Progress
 
 from common import db
-from common.cli import console, service_cli
+from common.cli import COLLECT_AFTER, console, service_cli
 from common.clock import utc_now
 from timebank import app, verify
 from timebank.importing.layouts import UNITS, Layout, LayoutError, Unit, read_account_map
@@ -71,6 +72,7 @@ def import_command(
 
 
 async def run_import(settings: Settings, source: Source, file: Path, report: Path) -> Counter[str]:
+    gc.set_threshold(COLLECT_AFTER)
     with file.open("rb") as lines:
         total = sum(1 for _ in lines)
     columns = (*Progress.get_default_columns(), MofNCompleteColumn())

@@ -5,11 +5,13 @@ it is sent: after a crash, or with more rows at its end, send it again. Rows are
 because the floors hold after each of them.
 """
 
+import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import lru_cache, partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ import orjson
 
 from common.clock import Clock
 from common.db import Pool
+from common.ids import row_id
 from timebank.domain import Actor, Leg, Outcome, Posted, Rejected, TransferRequest
 from timebank.importing.layouts import (
     Fault,
@@ -32,7 +35,11 @@ from timebank.importing.layouts import (
 )
 from timebank.service import Ledger, Submission
 
-BATCH = 500
+# Large, so that an account that many rows touch is written once for all of them; small enough that
+# whoever else wants it waits for a tenth of a second.
+BATCH = 1_000
+SLICE = 25  # rows read before others get their turn
+NAMES_KEPT = 100_000
 CLOCKS_DIFFER = timedelta(minutes=10)
 
 
@@ -59,7 +66,7 @@ class Line:
     line: int
     id: str
     status: str
-    transfer_id: UUID | None = None
+    transfer_id: str | None = None
     code: str | None = None
     detail: str | None = None
 
@@ -77,65 +84,90 @@ async def import_rows(
     """
     ledger = Ledger(pool, clock)
     counts: Counter[str] = Counter()
-    for batch in batches(rows):
-        asked = [to_request(row, source, clock) for row in batch]
-        requests = [item for item in asked if isinstance(item, TransferRequest)]
-        outcomes = iter(
-            await ledger.post_batch([Submission(request, None) for request in requests])
-            if requests
-            else ()
-        )
-        lines = [
-            to_line(row, next(outcomes) if isinstance(item, TransferRequest) else item)
-            for row, item in zip(batch, asked, strict=True)
-        ]
-        report(lines)
-        counts.update(line.status for line in lines)
+    asked = ask_for(rows, source, clock)
+    batch = await collect(asked)
+    while batch:
+        # Read while the database works on the batch before.
+        following = asyncio.create_task(collect(asked))
+        try:
+            outcomes = await post(ledger, batch)
+            lines = [to_line(row, done) for (row, _), done in zip(batch, outcomes, strict=True)]
+            report(lines)
+            counts.update(line.status for line in lines)
+            batch = await following
+        finally:
+            following.cancel()
     return counts
 
 
-def batches(rows: Iterable[Row | Fault]) -> Iterator[list[Row | Fault]]:
-    iterator = iter(rows)
-    while batch := list(islice(iterator, BATCH)):
-        yield batch
+Asked = tuple[Row | Fault, TransferRequest | Fault]
 
 
-def to_request(row: Row | Fault, source: Source, clock: Clock) -> TransferRequest | Fault:
+async def collect(asked: Iterator[Asked]) -> list[Asked]:
+    """The next rows of a batch, giving way often, so that nobody waits for their being read."""
+    batch: list[Asked] = []
+    while slice_ := list(islice(asked, min(SLICE, BATCH - len(batch)))):
+        batch += slice_
+        await asyncio.sleep(0)
+    return batch
+
+
+async def post(ledger: Ledger, batch: Sequence[Asked]) -> list[Outcome | Fault]:
+    """What became of each row of a batch, which is committed then."""
+    requests = [item for _, item in batch if isinstance(item, TransferRequest)]
+    submissions = [Submission(request, None) for request in requests]
+    outcomes = iter(await ledger.post_batch(submissions) if submissions else ())
+    return [next(outcomes) if isinstance(item, TransferRequest) else item for _, item in batch]
+
+
+def ask_for(rows: Iterable[Row | Fault], source: Source, clock: Clock) -> Iterator[Asked]:
+    """Each row with the transfer that it asks for, or why it asks for none."""
+    actor = source.actor
+    find = lru_cache(maxsize=NAMES_KEPT)(partial(find_account, source=source))
+    for row in rows:
+        yield row, to_request(row, source.name, actor, find, clock)
+
+
+def to_request(
+    row: Row | Fault,
+    source_name: str,
+    actor: Actor,
+    find: Callable[[str], UUID | None],
+    clock: Clock,
+) -> TransferRequest | Fault:
     if isinstance(row, Fault):
         return row
-    payer, payee = find(row.payer, source), find(row.payee, source)
+    payer, payee = find(row.payer), find(row.payee)
     if payer is None or payee is None:
         unknown = row.payer if payer is None else row.payee
         return Fault(row.line, row.id, "account_unknown", f"No account is known for {unknown!r}.")
     if row.occurred_at is not None and row.occurred_at > clock() + CLOCKS_DIFFER:
         return Fault(row.line, row.id, "in_the_future", "This has not happened yet.")
     return TransferRequest(
-        transfer_id=transfer_id(source.name, row.id),
+        transfer_id=transfer_id(source_name, row.id),
         own_id=True,
         key=None,
-        actor=source.actor,
+        actor=actor,
         legs=(Leg(payer, -row.minutes), Leg(payee, row.minutes)),
         memo=row.memo,
         occurred_at=row.occurred_at,
     )
 
 
-def find(name: str, source: Source) -> UUID | None:
+def find_account(name: str, *, source: Source) -> UUID | None:
     """The account that a name of the source stands for; an id of ours stands for itself."""
-    known = source.accounts.get(name)
-    if known is not None:
-        return known
     try:
-        return UUID(name)
+        account_id = source.accounts.get(name) or UUID(name)
     except ValueError:
         return None
+    return row_id(account_id.bytes)
 
 
 def to_line(row: Row | Fault, outcome: Outcome | Fault) -> Line:
     if isinstance(outcome, Fault | Rejected):
         return Line(row.line, row.id, "rejected", None, outcome.code, outcome.detail)
     status = "posted" if isinstance(outcome, Posted) else "repeated"
-    return Line(row.line, row.id, status, outcome.transfer.id)
+    return Line(row.line, row.id, status, str(outcome.transfer.id))
 
 
 async def import_file(
