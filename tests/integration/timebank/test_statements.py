@@ -9,6 +9,8 @@ import asyncpg
 import pytest
 
 from common.clock import utc_now
+from timebank.importing.layouts import Row
+from timebank.importing.run import Source, import_rows
 
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -94,7 +96,60 @@ async def test_a_statement_for_paper(bank: Any) -> None:
     assert answer.content.rstrip().endswith(b"%%EOF")
 
 
-@pytest.mark.parametrize("what", ["balance", "statement.csv", "statement.pdf"])
+async def test_the_postings_of_a_period_page_by_page(bank: Any) -> None:
+    await history(bank, 6)
+    period = {
+        "from": (START + timedelta(days=1)).isoformat(),
+        "until": (START + timedelta(days=5)).isoformat(),
+        "limit": 3,
+    }
+    anna = bank.caller("anna")
+    first = (await anna.get(path(bank, "postings"), **period)).json()
+    assert [item["minutes"] for item in first["items"]] == [-5, -4, -3]
+    second = (await anna.get(path(bank, "postings"), cursor=first["next"], **period)).json()
+    assert [item["minutes"] for item in second["items"]] == [-2]
+    assert second["next"] is None
+    everything = (await anna.get(path(bank, "postings"))).json()
+    assert [item["minutes"] for item in everything["items"]] == [-6, -5, -4, -3, -2, -1]
+    # A cursor from beyond the period leads nowhere else.
+    beyond = (await anna.get(path(bank, "postings"), cursor=100, **period)).json()
+    assert beyond["items"] == first["items"]
+
+
+async def test_what_was_imported_says_when_it_happened(bank: Any) -> None:
+    day = datetime(2024, 5, 1, 10, tzinfo=UTC)
+    accounts = {name: bank.accounts[name] for name in ("anna", "bruno")}
+    source = Source("old", "nantes", "copass", "minutes", accounts)
+    rows = [Row(1, "r1", "anna", "bruno", 5, "Cours", day)]
+    await import_rows(bank.pool, utc_now, source, rows, lambda _: None)
+    anna = bank.caller("anna")
+    (line,) = (await anna.get(path(bank, "postings"))).json()["items"]
+    assert (line["occurred_at"], line["memo"]) == ("2024-05-01T10:00:00Z", "Cours")
+    text = (await anna.get(path(bank, "statement.csv"))).content.decode("utf-8-sig")
+    (row,) = csv.DictReader(io.StringIO(text))
+    assert row["occurred_at"] == "2024-05-01T10:00:00+00:00"
+    assert (await anna.get(path(bank, "statement.pdf"))).status_code == 200
+
+
+async def test_the_words_of_a_hold_are_those_of_what_is_given_of_it(bank: Any) -> None:
+    anna = bank.caller("anna")
+    body = {
+        "from_account": str(bank.accounts["anna"]),
+        "to_account": str(bank.accounts["bruno"]),
+        "minutes": 30,
+        "expires_at": (utc_now() + timedelta(days=1)).isoformat(),
+        "memo": "deposit for the drill",
+    }
+    hold_id = (await anna.post("holds", body)).json()["hold_id"]
+    held = (await anna.get(path(bank, "holds"))).json()["items"]
+    assert [item["memo"] for item in held] == ["deposit for the drill"]
+    await anna.post(f"holds/{hold_id}/post", {"minutes": 10})
+    for name in ("anna", "bruno"):
+        text = (await bank.caller(name).get(path(bank, "statement.csv", name))).text
+        assert "deposit for the drill" in text
+
+
+@pytest.mark.parametrize("what", ["balance", "statement.csv", "statement.pdf", "postings"])
 async def test_statements_are_for_those_who_may_read_the_account(bank: Any, what: str) -> None:
     await history(bank, 1, memo="private")
     for caller, status in (
@@ -118,6 +173,9 @@ async def test_statements_are_for_those_who_may_read_the_account(bank: Any, what
         ("statement.csv", {"from": "2026-02-01T00:00:00Z", "until": "2026-02-01T00:00:00Z"}),
         ("statement.csv", {"from": "9999-12-31T23:59:59Z"}),
         ("statement.pdf", {"until": "9999-12-31T23:59:59Z"}),
+        ("postings", {"until": "9999-12-31T23:59:59Z"}),
+        ("postings", {"from": "9999-12-31T23:59:59Z"}),
+        ("postings", {"from": "2026-02-01T00:00:00Z", "until": "2026-01-01T00:00:00Z"}),
     ],
 )
 async def test_an_instant_that_cannot_be_is_refused(

@@ -2,6 +2,7 @@
 
 import csv
 import io
+from dataclasses import replace
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -9,8 +10,8 @@ import pytest
 
 from timebank.domain import Posting
 from timebank.statements.documents import Statement, hours, text_cell, to_csv
-from timebank.statements.pdf import to_pdf
-from timebank.store import StatementLine
+from timebank.statements.pdf import Page, note, to_pdf
+from timebank.statements.store import StatementLine
 
 NOW = datetime(2026, 11, 22, 10, 0, tzinfo=UTC)
 
@@ -61,3 +62,27 @@ def test_a_page_shows_whatever_a_memo_has_in_it() -> None:
     assert made.startswith(b"%PDF-")
     many = to_pdf(statement(*["repas"] * 200))
     assert many.count(b"/Type /Page\n") > 3
+
+
+def test_names_are_written_as_their_owners_write_them() -> None:
+    page = Page()
+    page.set_font("Noto", size=9)
+    for words in ("Łukasz & Ștefan", "Ирина", "Ξένια", "œuvre d’été – 5 €"):
+        assert page.fit(words, 100) == words
+    assert page.fit("日本 🎉", 100) == "?? ?"
+    cut = page.fit("repas " * 100, 100)
+    assert cut.endswith("…")
+    assert page.get_string_width(cut) <= 100
+    page.noto.ttfont.close()
+
+
+def test_what_was_imported_shows_its_day() -> None:
+    (line,) = statement("Cours").lines
+    assert note(line) == "Cours"
+    imported = replace(line, occurred_at=datetime(2024, 5, 1, tzinfo=UTC))
+    assert note(imported) == "2024-05-01 · Cours"
+    assert note(replace(imported, memo=None)) == "2024-05-01"
+    (_, row) = csv.reader(
+        io.StringIO(to_csv(replace(statement(), lines=[imported])).decode("utf-8-sig"))
+    )
+    assert row[7] == "2024-05-01T00:00:00+00:00"

@@ -496,59 +496,6 @@ async def readable_account(pool: Pool, account_id: UUID, actor: Actor) -> Accoun
     return account
 
 
-class LineView(BaseModel):
-    """Positive minutes were received, negative ones given."""
-
-    transfer_id: UUID
-    kind: str
-    version: int
-    minutes: int
-    balance_minutes: int
-    posted_at: datetime
-    memo: str | None
-    reverses: UUID | None
-
-
-class Statement(BaseModel):
-    items: list[LineView]
-    next: str | None
-
-
-@router.get("/accounts/{account_id}/postings")
-async def list_postings(
-    account_id: UUID,
-    actor: CurrentActor,
-    pool: Database,
-    limit: Limit = PAGE_DEFAULT,
-    cursor: Annotated[int | None, Query(ge=1, le=VERSION_MAX)] = None,
-) -> Statement:
-    """The statement of an account, the newest first, each line with the balance after it.
-
-    Memos are for the owner and the stewards, not for all who may read an account.
-    """
-    account = await readable_account(pool, account_id, actor)
-    async with pool.acquire() as conn:
-        lines = await store.list_postings(conn, account_id, before=cursor, limit=limit + 1)
-    with_memo = actor.owns(account) or actor.is_steward_of(account.city_id)
-    page = lines[:limit]
-    return Statement(
-        items=[
-            LineView(
-                transfer_id=line.transfer_id,
-                kind=line.kind,
-                version=line.posting.account_version,
-                minutes=line.posting.minutes,
-                balance_minutes=line.posting.balance_minutes,
-                posted_at=line.posted_at,
-                memo=line.memo if with_memo else None,
-                reverses=line.reverses,
-            )
-            for line in page
-        ],
-        next=str(page[-1].posting.account_version) if len(lines) > limit else None,
-    )
-
-
 # ── Books and standings ─────────────────────────────────────────────────────────────────────────
 
 

@@ -33,18 +33,6 @@ class Standing:
 
 
 @dataclass(frozen=True, slots=True)
-class StatementLine:
-    """A posting as its account's statement shows it."""
-
-    posting: Posting
-    transfer_id: UUID
-    kind: str
-    reverses: UUID | None
-    memo: str | None
-    posted_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
 class Book:
     """A city's book in numbers. `sum_minutes` is 0, or something is very wrong."""
 
@@ -468,37 +456,6 @@ async def list_accounts(
         limit,
     )
     return [to_account(row) for row in rows]
-
-
-def to_line(row: Row) -> StatementLine:
-    return StatementLine(
-        posting=Posting(
-            row["account_id"], row["minutes"], row["account_version"], row["balance_minutes"]
-        ),
-        transfer_id=row["transfer_id"],
-        kind=row["kind"],
-        reverses=row["reverses"],
-        memo=row["memo"],
-        posted_at=row["posted_at"],
-    )
-
-
-async def list_postings(
-    conn: Conn, account_id: UUID, *, before: int | None, limit: int
-) -> list[StatementLine]:
-    """An account's postings, the newest first, from the one before number `before`."""
-    rows = await conn.fetch(
-        "SELECT p.account_id, p.minutes, p.account_version, p.balance_minutes, p.transfer_id,"
-        " t.kind, t.reverses, m.memo, p.posted_at"
-        " FROM posting p JOIN transfer t USING (transfer_id)"
-        " LEFT JOIN transfer_memo m USING (transfer_id)"
-        " WHERE p.account_id = $1 AND ($2::bigint IS NULL OR p.account_version < $2)"
-        " ORDER BY p.account_version DESC LIMIT $3",
-        account_id,
-        before,
-        limit,
-    )
-    return [to_line(row) for row in rows]
 
 
 async def find_book(conn: Conn, city_id: str) -> Book | None:

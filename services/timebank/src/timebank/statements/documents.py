@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from timebank.store import StatementLine
+from timebank.statements.store import StatementLine
 
 COLUMNS = (
     "posted_at",
@@ -17,6 +17,7 @@ COLUMNS = (
     "balance_minutes",
     "memo",
     "reverses",
+    "occurred_at",
 )
 # What a spreadsheet takes for the beginning of a formula.
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
@@ -61,6 +62,7 @@ def to_csv(statement: Statement) -> bytes:
                 line.posting.balance_minutes,
                 text_cell(line.memo),
                 line.reverses or "",
+                line.occurred_at.isoformat() if line.occurred_at else "",
             )
         )
     return out.getvalue().encode("utf-8-sig")

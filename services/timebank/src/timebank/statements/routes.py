@@ -13,7 +13,15 @@ from common.db import Pool
 from common.problems import invalid
 from common.web import StrictRoute
 from timebank.domain import Account, Actor
-from timebank.routes import CurrentActor, Database, TheClock, readable_account
+from timebank.routes import (
+    PAGE_DEFAULT,
+    VERSION_MAX,
+    CurrentActor,
+    Database,
+    Limit,
+    TheClock,
+    readable_account,
+)
 from timebank.statements import store
 from timebank.statements.documents import Statement, to_csv
 
@@ -62,6 +70,84 @@ def check_instant(field: str, at: datetime | None, now: datetime) -> datetime:
     if at is not None and (at > now or at.year < 1900):
         raise invalid(field, "Ask for an instant of the past.", "not_in_the_past")
     return at or now
+
+
+class LineView(BaseModel):
+    """Positive minutes were received, negative ones given.
+
+    `occurred_at`: when it happened elsewhere, of what was imported.
+    """
+
+    transfer_id: UUID
+    kind: str
+    version: int
+    minutes: int
+    balance_minutes: int
+    posted_at: datetime
+    occurred_at: datetime | None
+    memo: str | None
+    reverses: UUID | None
+
+
+class StatementPage(BaseModel):
+    items: list[LineView]
+    next: str | None
+
+
+@router.get("/accounts/{account_id}/postings")
+async def list_postings(
+    account_id: UUID,
+    actor: CurrentActor,
+    pool: Database,
+    clock: TheClock,
+    start: Start = None,
+    until: AwareDatetime | None = None,
+    limit: Limit = PAGE_DEFAULT,
+    cursor: Annotated[int | None, Query(ge=1, le=VERSION_MAX)] = None,
+) -> StatementPage:
+    """The statement of an account, the newest first, each line with the balance after it; from an
+    instant (included) until another (excluded).
+
+    Memos are for the owner and the stewards, not for all who may read an account.
+    """
+    account = await readable_account(pool, account_id, actor)
+    end = check_instant("query.until", until, clock()) if until else None
+    check_period(start, end or clock())
+    async with pool.acquire() as conn:
+        opening = await store.find_before(conn, account_id, start) if start else store.NOTHING
+        up_to = (await store.find_before(conn, account_id, end)).version if end else VERSION_MAX
+        lines = await store.list_newest(
+            conn,
+            account_id,
+            after=opening.version,
+            up_to=min(up_to, cursor - 1) if cursor else up_to,
+            limit=limit + 1,
+        )
+    with_memo = actor.may_pay_from(account)
+    page = lines[:limit]
+    return StatementPage(
+        items=[
+            LineView(
+                transfer_id=line.transfer_id,
+                kind=line.kind,
+                version=line.posting.account_version,
+                minutes=line.posting.minutes,
+                balance_minutes=line.posting.balance_minutes,
+                posted_at=line.posted_at,
+                occurred_at=line.occurred_at,
+                memo=line.memo if with_memo else None,
+                reverses=line.reverses,
+            )
+            for line in page
+        ],
+        next=str(page[-1].posting.account_version) if len(lines) > limit else None,
+    )
+
+
+def check_period(start: datetime | None, end: datetime) -> None:
+    """Raises Problem 422 for a statement that would end before it begins."""
+    if start is not None and start >= end:
+        raise invalid("query.from", "The statement must begin before it ends.", "not_in_the_past")
 
 
 @router.get(
@@ -137,8 +223,7 @@ async def read_statement(
 
     Raises Problem 422 when that is nothing, or more than `lines_max` lines.
     """
-    if start is not None and start >= end:
-        raise invalid("query.from", "The statement must begin before it ends.", "not_in_the_past")
+    check_period(start, end)
     async with pool.acquire() as conn:
         opening = await store.find_before(conn, account.id, start) if start else store.NOTHING
         closing = await store.find_before(conn, account.id, end)

@@ -1,11 +1,28 @@
-"""What an account was at an instant."""
+"""What an account was at an instant, and the lines of its statement."""
 
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
 from common.db import Conn
-from timebank.store import StatementLine, to_line
+from timebank.domain import Posting
+from timebank.store import Row
+
+
+@dataclass(frozen=True, slots=True)
+class StatementLine:
+    """A posting as its account's statement shows it.
+
+    `occurred_at`: when it happened elsewhere, of what was imported.
+    """
+
+    posting: Posting
+    transfer_id: UUID
+    kind: str
+    reverses: UUID | None
+    memo: str | None
+    posted_at: datetime
+    occurred_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,19 +65,42 @@ async def find_before(conn: Conn, account_id: UUID, before: datetime) -> Moment:
     return Moment(**row) if row else NOTHING
 
 
+SELECT_LINE = (
+    "SELECT p.account_id, p.minutes, p.account_version, p.balance_minutes, p.transfer_id,"
+    " t.kind, t.reverses, m.memo, p.posted_at, t.occurred_at"
+    " FROM posting p JOIN transfer t USING (transfer_id)"
+    " LEFT JOIN transfer_memo m USING (transfer_id)"
+    " WHERE p.account_id = $1 AND p.account_version > $2 AND p.account_version <= $3"
+)
+
+
+def to_line(row: Row) -> StatementLine:
+    return StatementLine(
+        posting=Posting(
+            row["account_id"], row["minutes"], row["account_version"], row["balance_minutes"]
+        ),
+        transfer_id=row["transfer_id"],
+        kind=row["kind"],
+        reverses=row["reverses"],
+        memo=row["memo"],
+        posted_at=row["posted_at"],
+        occurred_at=row["occurred_at"],
+    )
+
+
 async def list_between(
     conn: Conn, account_id: UUID, *, after: int, up_to: int
 ) -> list[StatementLine]:
     """The postings of an account with numbers after `after` up to `up_to`, the oldest first."""
+    rows = await conn.fetch(f"{SELECT_LINE} ORDER BY p.account_version", account_id, after, up_to)
+    return [to_line(row) for row in rows]
+
+
+async def list_newest(
+    conn: Conn, account_id: UUID, *, after: int, up_to: int, limit: int
+) -> list[StatementLine]:
+    """At most `limit` of the same, the newest first."""
     rows = await conn.fetch(
-        "SELECT p.account_id, p.minutes, p.account_version, p.balance_minutes, p.transfer_id,"
-        " t.kind, t.reverses, m.memo, p.posted_at"
-        " FROM posting p JOIN transfer t USING (transfer_id)"
-        " LEFT JOIN transfer_memo m USING (transfer_id)"
-        " WHERE p.account_id = $1 AND p.account_version > $2 AND p.account_version <= $3"
-        " ORDER BY p.account_version",
-        account_id,
-        after,
-        up_to,
+        f"{SELECT_LINE} ORDER BY p.account_version DESC LIMIT $4", account_id, after, up_to, limit
     )
     return [to_line(row) for row in rows]
