@@ -1,0 +1,1 @@
+"""Minutes between cities that share nothing but signed messages."""
