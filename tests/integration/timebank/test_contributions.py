@@ -159,6 +159,15 @@ async def test_the_same_command_is_done_once(world: World) -> None:
     )
 
 
+async def test_who_was_not_told_of_yet_is_told_to_wait(world: World) -> None:
+    nobody = world.bank.caller(str(new_id()), "nantes")
+    answer = await nobody.post("contributions", world.body(COMMONS))
+    assert (problem(answer), field_of(answer)) == ((422, "unknown_member"), "body.giver_id")
+    service = world.bank.caller("client:board", "nantes")
+    answer = await service.post("contributions", world.body(COMMONS))
+    assert (problem(answer), field_of(answer)) == ((422, "invalid"), "body.giver_id")
+
+
 # ── Edits, disputes, rulings ────────────────────────────────────────────────────────────────────
 
 
@@ -369,6 +378,9 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"performed_on": "0001-01-01"}, "invalid_day", "body.performed_on"),
     ({"performed_on": "9999-12-31"}, "invalid_day", "body.performed_on"),
     ({"performed_on": "2026-02-30"}, "invalid", "body.performed_on"),
+    ({"performed_on": 1795392000}, "invalid", "body.performed_on"),
+    ({"performed_on": "2026-11-23T00:00:00"}, "invalid", "body.performed_on"),
+    ({"performed_on": "2026-11-2٣"}, "invalid", "body.performed_on"),
     ({"activity": "gossip"}, "invalid", "body.activity"),
     ({"place_id": NOBODY}, "unknown_place", "body.place_id"),
     ({"beneficiary": {"kind": "commons", "id": None, "x": 1}}, "invalid", "body.beneficiary.x"),

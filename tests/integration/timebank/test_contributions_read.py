@@ -418,7 +418,8 @@ async def test_who_is_erased_leaves_numbers_and_no_words(world: World) -> None:
     state = MemberState(anna, "nantes", "erased", 2)
     async with world.bank.pool.acquire() as conn, conn.transaction():
         await service.apply_member(conn, state, NOW, new_id)
-        await contributions.forget(conn, anna, NOW)
+        await contributions.withdraw_member(conn, anna, NOW)
+        await store.forget(conn, anna)
     rows = await world.bank.pool.fetch(
         "SELECT contribution_id::text, status, giver_id, confirmed_minutes FROM contribution"
     )

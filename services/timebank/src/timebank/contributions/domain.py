@@ -45,6 +45,8 @@ Status = Literal["logged", "disputed", "confirmed", "refused", "withdrawn", "rev
 Side = Literal["giver", "beneficiary", "mediator"]
 
 OPEN: frozenset[Status] = frozenset({"logged", "disputed"})
+NOT_YOURS = Rejected("forbidden", "You log what you did yourself; a steward does for others.")
+UNKNOWN_MEMBER = Rejected("unknown_member", "There is no such member in this city.")
 # What serves all of the city, and so counts towards a pledge.
 FOR_ALL: frozenset[BeneficiaryKind] = frozenset({"organisation", "commons", "outsider"})
 
@@ -142,7 +144,7 @@ def log_contributions(
     or a steward of the city. Each of them can withdraw their own.
     """
     if not may_log(drafts, actor, known.city_id):
-        return Rejected("forbidden", "You log what you did yourself; a steward does for others.")
+        return NOT_YOURS
     givers = {draft.giver_id for draft in drafts}
     beneficiaries = {draft.beneficiary for draft in drafts}
     if min(len(givers), len(beneficiaries)) > 1:
@@ -164,11 +166,7 @@ def may_log(drafts: Sequence[Draft], actor: Actor, city_id: str) -> bool:
 def check_draft(draft: Draft, known: Known) -> Rejected | None:
     """Whether the city knows whom and what the draft names."""
     if draft.giver_id not in known.members:
-        return Rejected(
-            "unknown_member",
-            "There is no such member in this city.",
-            field=f"{draft.field}.giver_id",
-        )
+        return replace(UNKNOWN_MEMBER, field=f"{draft.field}.giver_id")
     to = draft.beneficiary
     if to.kind == "member" and to.id == draft.giver_id:
         return Rejected(

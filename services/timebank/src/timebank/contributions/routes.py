@@ -1,12 +1,13 @@
 """Contributions over HTTP."""
 
+import re
 from dataclasses import replace
 from datetime import date, datetime, timedelta
 from typing import Annotated, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Request
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, model_validator
 
 from common.db import Conn
 from common.fields import Body, LongText, Slug
@@ -45,7 +46,17 @@ from timebank.routes import (
 router = APIRouter(prefix="/v1", route_class=StrictRoute)
 
 EDGES_MAX = 20_000
+DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
+
+def written_day(value: object) -> object:
+    """Refuse numbers and instants, which would be taken for a day by a guess."""
+    if not isinstance(value, str) or not DAY.fullmatch(value):
+        raise ValueError("must be a day, written YYYY-MM-DD")
+    return value
+
+
+Day = Annotated[date, BeforeValidator(written_day, json_schema_input_type=date)]
 Worked = Annotated[int, Field(strict=True, ge=1, le=MINUTES_MAX)]
 WorkedOrNot = Annotated[int, Field(strict=True, ge=0, le=MINUTES_MAX)]
 VersionNumber = Annotated[int, Field(strict=True, ge=1, le=VERSIONS_MAX)]
@@ -75,7 +86,7 @@ class ContributionBody(Body):
     giver_id: UUID | None = None
     beneficiary: BeneficiaryBody
     minutes: Worked
-    performed_on: date
+    performed_on: Day
     activity: Activity
     place_id: UUID | None = None
     note: LongText | None = None
@@ -92,7 +103,7 @@ class EditBody(Body):
     """What is left out stays; null empties `place_id` and `note`."""
 
     minutes: Worked = 1
-    performed_on: date = date.min
+    performed_on: Day = date.min
     activity: Activity = "other"
     place_id: UUID | None = None
     note: LongText | None = None

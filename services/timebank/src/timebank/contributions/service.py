@@ -51,7 +51,11 @@ async def log(
     """Log one contribution, or several together: all of them or none."""
     city_id = await city_of(conn, actor, drafts)
     if city_id is None:
-        return Rejected("forbidden", "You log what you did yourself; a steward does for others.")
+        mine = [draft for draft in drafts if str(draft.giver_id) == actor.id]
+        if not mine:
+            return domain.NOT_YOURS
+        # Identity has not told of them yet, or never will.
+        return replace(domain.UNKNOWN_MEMBER, field=f"{mine[0].field}.giver_id")
     if group_id is not None and await store.is_group(conn, group_id):
         return Rejected("group_id_reused", "Another group has this id.", field="body.group_id")
     known = await know(conn, city_id, drafts, now)
@@ -409,13 +413,13 @@ async def record_exchange(
     return contribution
 
 
-# ── Forgetting ──────────────────────────────────────────────────────────────────────────────────
+# ── Leaving ─────────────────────────────────────────────────────────────────────────────────────
 
 
-async def forget(conn: Conn, member_id: UUID, now: datetime) -> None:
-    """Of a member who is erased: what is open ends, words go; numbers stay.
+async def withdraw_member(conn: Conn, member_id: UUID, now: datetime) -> None:
+    """End what a member who leaves for good has open, given and received; who is left hears of it.
 
-    The caller has locked the member. Who is left hears of what ended.
+    Comes before `store.forget`; the caller has locked the member.
     """
     for contribution_id in await store.list_open_of(conn, member_id):
         before = await store.lock_contribution(conn, contribution_id)
@@ -432,7 +436,6 @@ async def forget(conn: Conn, member_id: UUID, now: datetime) -> None:
                     subject=subject_of(after),
                     now=now,
                 )
-    await store.forget(conn, member_id)
 
 
 # ── Telling ─────────────────────────────────────────────────────────────────────────────────────

@@ -367,7 +367,7 @@ async def list_open_of(conn: Conn, member_id: UUID) -> list[UUID]:
 async def forget(conn: Conn, member_id: UUID) -> None:
     """Erase the words of a member, and those said of their contributions; the numbers stay.
 
-    What is still open ends by `service.forget`, which calls this.
+    What is still open ends before, by `service.withdraw_member`.
     """
     await conn.execute(
         "UPDATE contribution_version SET note = NULL WHERE note IS NOT NULL"
