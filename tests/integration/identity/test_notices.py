@@ -147,10 +147,9 @@ async def test_the_same_notice_twice_is_one(network: Network) -> None:
 
 async def test_nobody_unknown_or_erased_is_told_anything(network: Network) -> None:
     await tell(network, str(uuid4()))
-    _caller, me = await network.somebody("nantes")
-    await network.conn.execute(
-        "UPDATE member SET status = 'erased' WHERE member_id = $1", UUID(me["member_id"])
-    )
+    me = await network.member("nantes")
+    answer = await network.admin.post(f"/v1/members/{me['member_id']}/erase", {})
+    assert answer.status_code == 200, answer.text
     await tell(network, me["member_id"])
     assert await network.conn.fetchval("SELECT count(*) FROM notice") == 0
 

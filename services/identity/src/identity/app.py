@@ -27,6 +27,7 @@ from identity.notices.channels import Mail, read_sender, read_smtp_url
 from identity.notices.domain import Channel, ChannelName
 from identity.notices.push import WebPush
 from identity.notices.routes import router as notices_router
+from identity.privacy.routes import router as privacy_router
 from identity.settings import IdentitySettings
 from identity.tokens import OwnKeySet
 from identity.vault import Vault
@@ -64,7 +65,13 @@ def create_app(settings: IdentitySettings, clock: Clock = utc_now) -> FastAPI:
         title="Copass identity",
         version="1",
         description="Cities, members, roles, logins, access tokens and cards.",
-        routers=[routes.router, oauth_routes.router, directory_router, notices_router],
+        routers=[
+            routes.router,
+            oauth_routes.router,
+            directory_router,
+            notices_router,
+            privacy_router,
+        ],
         lifespan=lifespan,
         ready=what_is_missing,
     )

@@ -431,11 +431,14 @@ async def block_card(
 
 
 async def unblock_card(conn: Conn, actor: Actor, card_id: UUID, *, now: datetime) -> Card:
-    """Raises Problem 404, 403, 409 `card_replaced`."""
+    """Raises Problem 404, 403, 409 `card_replaced`, `member_erased`."""
     card = await store.lock_card(conn, card_id)
     if card is None:
         raise not_found("card")
     enforce(domain.refuse_unblock(actor, card), "card")
+    member = await store.share_member(conn, card.member_id)
+    if member is None or member.status == "erased":
+        enforce(Refusal.MEMBER_ERASED, "member")
     if card.status == "active":
         return card
     return await save_card(conn, replace(card, status="active", block_reason=None), now)

@@ -74,5 +74,7 @@ async def get_visibility(conn: Conn, member_id: UUID) -> Visibility | None:
 
 async def set_visibility(conn: Conn, member_id: UUID, visibility: Visibility) -> None:
     await conn.execute(
-        "UPDATE member SET directory = $2 WHERE member_id = $1", member_id, visibility
+        "UPDATE member SET directory = $2 WHERE member_id = $1 AND status <> 'erased'",
+        member_id,
+        visibility,
     )

@@ -68,6 +68,10 @@ async def read_notice(conn: Conn, member_id: UUID, notice_id: UUID, now: datetim
 
 
 async def choose(conn: Conn, member_id: UUID, preferences: Preferences) -> Preferences:
+    """Raises Problem 404 for somebody who was erased meanwhile."""
+    member = await people.share_member(conn, member_id)
+    if member is None or member.status == "erased":
+        raise not_found("member")
     await store.save_preferences(conn, member_id, preferences)
     return preferences
 
@@ -76,10 +80,13 @@ async def subscribe(conn: Conn, subscription: Subscription) -> Subscription:
     """A browser more; beyond the most that are kept, the oldest goes. The endpoint belongs to who
     subscribed last: a browser serves one person at a time.
 
-    Raises Problem 409 `subscription_exists` when the id is taken.
+    Raises Problem 404 for somebody who was erased meanwhile, 409 `subscription_exists` when the id
+    is taken.
     """
     # The member's row orders two that come at once, so that the bound holds.
-    await people.lock_member(conn, subscription.member_id)
+    member = await people.lock_member(conn, subscription.member_id)
+    if member is None or member.status == "erased":
+        raise not_found("member")
     try:
         async with conn.transaction():
             await store.insert_subscription(conn, subscription)

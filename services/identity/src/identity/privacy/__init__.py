@@ -1,0 +1,1 @@
+"""What a member may have: all that is kept of them, and an end to it."""

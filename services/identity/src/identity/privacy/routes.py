@@ -1,0 +1,108 @@
+"""Export and erasure over HTTP."""
+
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+import orjson
+from fastapi import APIRouter, Response
+from pydantic import BaseModel, Field, SecretStr
+
+from common import export
+from common.fields import Body
+from common.problems import Problem
+from common.web import StrictRoute
+from identity import domain
+from identity import store as people
+from identity.commands import CurrentActor, CurrentCommand, CurrentContext
+from identity.domain import Member
+from identity.privacy import service
+
+router = APIRouter(prefix="/v1", route_class=StrictRoute, tags=["privacy"])
+
+
+class ExportAnswer(BaseModel):
+    """`tables`: what is kept, by the name of the table; each row as an object."""
+
+    service: Literal["identity"]
+    member_id: UUID
+    exported_at: str
+    tables: dict[str, list[dict[str, Any]]]
+
+
+@router.get("/members/{member_id}/export", response_model=ExportAnswer)
+async def export_member(member_id: UUID, context: CurrentContext, actor: CurrentActor) -> Response:
+    """All that identity keeps of a member. For that member alone."""
+    async with context.pool.acquire() as conn:
+        tables = await service.export(conn, actor, member_id)
+    document = export.to_document("identity", member_id, tables, context.clock())
+    return Response(
+        orjson.dumps(document), headers={"Cache-Control": "no-store"}, media_type="application/json"
+    )
+
+
+@router.get(
+    "/members/{member_id}/export.zip",
+    response_class=Response,
+    responses={200: {"content": {"application/zip": {}}}},
+)
+async def export_member_files(
+    member_id: UUID, context: CurrentContext, actor: CurrentActor
+) -> Response:
+    """The same as files: one of JSON, and one of CSV for each table. For that member alone."""
+    async with context.pool.acquire() as conn:
+        tables = await service.export(conn, actor, member_id)
+    now = context.clock()
+    content = export.to_zip("identity", member_id, tables, now)
+    return Response(
+        content, headers=export.disposition("identity", now), media_type="application/zip"
+    )
+
+
+class Erase(Body):
+    """`password`: one's own, to erase oneself; a federation admin erases another without."""
+
+    password: Annotated[SecretStr, Field(max_length=1000)] | None = None
+
+
+class ErasedAnswer(BaseModel):
+    member_id: UUID
+    status: Literal["erased"]
+
+    @classmethod
+    def of(cls, member: Member) -> "ErasedAnswer":
+        return cls.model_validate({"member_id": member.member_id, "status": member.status})
+
+
+@router.post("/members/{member_id}/erase", response_model=ErasedAnswer)
+async def erase_member(member_id: UUID, body: Erase, command: CurrentCommand) -> Response:
+    """Forget a member for ever: name, e-mail, logins, rights and notices go, cards open nothing any
+    more, and the other services forget in turn. For the member, with their password, and for
+    federation admins.
+    """
+    context, actor = command.context, command.actor
+    proven: str | None = None
+    password = body.password.get_secret_value() if body.password else ""
+    throttled_as = f"password {actor.id}"
+    if actor.id == member_id:
+        wait_seconds = await context.throttle.admit(throttled_as, str(actor.id))
+        if wait_seconds is not None:
+            raise Problem(
+                429,
+                "too_many_attempts",
+                f"Too many failed attempts, try again in {wait_seconds} seconds.",
+                headers={"Retry-After": str(wait_seconds)},
+            )
+        async with context.pool.acquire() as conn:
+            stored = await people.get_password_hash(conn, actor.id)
+        if await context.passwords.verify(stored, domain.fold_password(password)):
+            proven = stored
+    salt = context.vault.password_salt
+    fingerprint = await context.passwords.fingerprint(salt, password) if password else None
+    answer = await command.run(
+        {"password": fingerprint},
+        lambda conn: service.erase(conn, actor, member_id, proven_hash=proven, now=context.clock()),
+        ErasedAnswer.of,
+    )
+    if proven is not None:
+        await context.throttle.succeeded(throttled_as, str(actor.id))
+    return answer
