@@ -17,7 +17,6 @@ from timebank import service as ledger
 from timebank import store as ledger_store
 from timebank.board.exchanges import domain, endings, store
 from timebank.board.exchanges.domain import Effect, Exchange, Party, Step, Terms
-from timebank.board.listings import domain as listing_domain
 from timebank.board.listings import service as listings
 from timebank.board.listings import store as listing_store
 from timebank.board.listings.domain import Listing
@@ -445,33 +444,3 @@ async def expire(conn: Conn, exchange: Exchange, now: datetime) -> bool:
         because="unanswered",
     )
     return True
-
-
-async def withdraw_member(conn: Conn, member_id: UUID, now: datetime) -> None:
-    """End what a member who leaves for good has open: requests and agreements are cancelled, with
-    what they hold; loans that are out end as returned, their deposits freed; listings close.
-
-    Comes before their accounts are closed and before `store.forget`.
-    """
-    actor = Actor(str(member_id), None)
-    running = [item.id for item in await store.list_running_of(conn, member_id)]
-    # All listings before any account, as everywhere.
-    locked = await listing_store.lock_for_one_who_leaves(conn, member_id)
-    for exchange_id in running:
-        exchange = await store.find_exchange(conn, exchange_id)
-        if exchange is None or exchange.ended_at is not None:
-            continue
-        # As it is now: a step before this one may have given some of it back.
-        listing = await listing_store.find_listing(conn, exchange.listing_id)
-        if listing is None:
-            continue
-        done = await carry_out(conn, domain.leave(exchange, now), listing, actor, now)
-        if isinstance(done, Rejected):
-            raise RuntimeError(f"exchange {exchange.id} of one who left: {done.code}")
-        await tell_other(conn, done, actor, "exchange.cancelled", now)
-    for listing_id in locked:
-        listing = await listing_store.find_listing(conn, listing_id)
-        if listing is None or listing.owner_id != member_id or listing.status != "open":
-            continue
-        await endings.decline_waiting(conn, listing.id, now)
-        await listings.save(conn, listing_domain.closed(listing, "erased"), now)

@@ -1,7 +1,8 @@
 """The SQL that finds listings: for a person's words, and those that a matching compares.
 
-Words are looked for by their French stems in an index of stems, and by their letters (trigrams) in
-an index of letters, so that a slip of the pen still finds; distances are on a sphere.
+Words are looked for by their French stems in an index of stems; those that few listings have also
+by their letters (trigrams), in titles, skills and categories, so that a slip of the pen still
+finds. Distances are on a sphere.
 """
 
 from dataclasses import dataclass, field
@@ -24,6 +25,8 @@ FAR_M = 10**9
 # Where a word was found, the best place for each word; the numbers are the points of a word.
 How = Literal["similar", "text", "skill", "title"]
 HOW: dict[int, How] = {1: "similar", 2: "text", 3: "skill", 4: "title"}
+# A word that so many listings have is spelled as it should be: nothing like it is looked for.
+RARE = 20
 # One word more is worth more than any places of the others.
 WORD_POINTS = 100
 
@@ -105,14 +108,17 @@ def words_found(query: Query, words: tuple[str, ...]) -> str:
         "WITH asked AS MATERIALIZED (SELECT number, word,"  # noqa: S608 - values are bound
         " to_tsquery('public.board', word) AS stem,"
         " to_tsquery('public.board', word || ':A') AS in_title,"
-        " to_tsquery('public.board', word || ':AB') AS in_skills"
+        " to_tsquery('public.board', word || ':AB') AS in_skills,"
+        f" length(word) >= {SIMILAR_FROM} AND (SELECT count(*) FROM (SELECT FROM listing"
+        " WHERE search @@ to_tsquery('public.board', word) AND status = 'open'"
+        f" LIMIT {RARE}) found) < {RARE} AS is_rare"
         f" FROM unnest({query.mark(list(words))}::text[]) WITH ORDINALITY AS a (word, number)),"
         " hit AS (SELECT l.listing_id, a.number,"
         " CASE WHEN l.search @@ a.in_title THEN 4 WHEN l.search @@ a.in_skills THEN 3 ELSE 2 END"
         " AS how FROM asked a JOIN listing l ON l.search @@ a.stem AND l.status = 'open'"
         " UNION ALL SELECT l.listing_id, a.number, 1"
         " FROM asked a JOIN listing l ON l.words %> a.word AND l.status = 'open'"
-        f" WHERE length(a.word) >= {SIMILAR_FROM}),"
+        " WHERE a.is_rare),"
         " best AS (SELECT listing_id, number, max(how) AS how FROM hit GROUP BY 1, 2),"
         f" scored AS (SELECT listing_id, count(*) * {WORD_POINTS} + sum(how) AS rank,"
         " array_agg(number ORDER BY number) AS numbers, array_agg(how ORDER BY number) AS hows"

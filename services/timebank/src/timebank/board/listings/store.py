@@ -103,7 +103,7 @@ async def save_listing(conn: Conn, listing: Listing) -> bool:
         title,
         more,
         text,
-        " ".join(dict.fromkeys(f"{title} {more} {text}".split())),
+        " ".join(dict.fromkeys(f"{title} {more}".split())),
     )
     return saved is True
 
