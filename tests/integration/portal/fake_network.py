@@ -10,7 +10,10 @@ from uuid import uuid4
 import httpx
 import orjson
 from fake_answers import listed, problem
+from fake_board import FakeBoard
 from fake_hours import FakeHours
+from fake_news import FakeNews, export
+from fake_promises import FakePromises
 
 from portal.settings import PortalSettings
 
@@ -45,6 +48,9 @@ class FakeNetwork:
     signed_out_everywhere: bool = False
     people: list[dict[str, Any]] = field(default_factory=list)
     hours: FakeHours = field(default_factory=FakeHours)
+    news: FakeNews = field(default_factory=FakeNews)
+    board: FakeBoard = field(default_factory=FakeBoard)
+    promises: FakePromises = field(default_factory=FakePromises)
 
     async def answer(self, request: httpx.Request) -> httpx.Response:
         service = request.url.host
@@ -108,6 +114,8 @@ class FakeNetwork:
             return listed(found, request.url.params)
         if path.startswith("/v1/cities/"):
             return httpx.Response(200, json={"timezone": "Europe/Paris"})
+        if (answer := self.news.answer(request)) is not None:
+            return answer
         if path == "/v1/cards":
             return httpx.Response(200, json={"items": self.cards, "next": None})
         if block := re.fullmatch(r"/v1/cards/(.+)/block", path):
@@ -122,7 +130,9 @@ class FakeNetwork:
 
     def timebank(self, request: httpx.Request) -> httpx.Response:
         path = request.url.path
-        for part in (self.hours,):
+        if path.endswith("/export"):
+            return export("timebank", {"contributions": [{"minutes": 60, "note": "=cmd()"}]})
+        for part in (self.hours, self.promises, self.board):
             answer = part.answer(request)
             if answer is not None:
                 return answer
@@ -192,6 +202,8 @@ class FakeNetwork:
         return problem(404, "not_found")
 
     def access(self, request: httpx.Request) -> httpx.Response:
+        if request.url.path.endswith("/export"):
+            return export("access", {"taps": []})
         found = self.presence.get(request.url.path.split("/")[3])
         return httpx.Response(200, json=found) if found else problem(404, "not_found")
 

@@ -17,9 +17,12 @@ from common.clock import Clock, utc_now
 from common.logging import get_logger
 from common.web import Edge, health_router
 from portal import __version__
+from portal.board import exchanges, listings, search
 from portal.cities import CityZones
 from portal.contributions import routes as contributions
+from portal.me import routes as me
 from portal.network import Network, Refused, Unavailable, make_http
+from portal.notices import routes as notices
 from portal.overview import OverviewCache
 from portal.pledges import routes as pledges
 from portal.routes import router
@@ -105,6 +108,11 @@ def create_app(
         contributions,
         pledges,
         solidarity,
+        notices,
+        me,
+        search,
+        exchanges,
+        listings,
     ):
         app.include_router(pages.router)
     app.include_router(health_router(ready))

@@ -85,6 +85,12 @@ def as_minutes(text: str) -> int | None:
     return minutes if 1 <= minutes <= MINUTES_MAX else None
 
 
+def typed(minutes: int) -> str:
+    """Minutes as people type them, and as `as_minutes` reads them: `45`, `4h`, `1h30`."""
+    hours, rest = divmod(minutes, 60)
+    return (f"{hours}h{rest:02d}" if rest else f"{hours}h") if hours else str(minutes)
+
+
 def as_minutes_or_none(text: str) -> int | None:
     """As `as_minutes`, and 0 for none at all."""
     return 0 if re.fullmatch(r"0{1,4}(?: ?(?:min|mn|m|h))?", text.strip()) else as_minutes(text)

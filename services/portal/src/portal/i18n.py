@@ -1,5 +1,6 @@
 """French and English: texts from `messages/*.toml`; numbers, dates, durations as people write."""
 
+import re
 import tomllib
 from collections.abc import Mapping
 from datetime import date, datetime
@@ -89,15 +90,19 @@ class Speech:
     def day(self, moment: datetime, timezone: str = "Europe/Paris") -> str:
         """`lundi 23 novembre`."""
         local = moment.astimezone(zone(timezone))
-        return format_date(local.date(), "EEEE d MMMM", locale=self._locale)
+        return self.on(local.date())
 
     def on(self, day: date) -> str:
         """`lundi 23 novembre`."""
-        return format_date(day, "EEEE d MMMM", locale=self._locale)
+        return self._first(format_date(day, "EEEE d MMMM", locale=self._locale))
 
     def short(self, day: date) -> str:
         """`23 nov. 2026`."""
-        return format_date(day, "medium", locale=self._locale)
+        return self._first(format_date(day, "medium", locale=self._locale))
+
+    def _first(self, written: str) -> str:
+        """In French the first day of a month is an ordinal: `1er décembre`."""
+        return re.sub(r"\b1 (?=[a-zéû])", "1er ", written) if self.language == "fr" else written
 
     def month(self, day: date) -> str:
         """`novembre 2026`."""
@@ -124,7 +129,7 @@ class Speech:
 
     def date(self, moment: datetime, timezone: str = "Europe/Paris") -> str:
         """`23 nov. 2026`."""
-        return format_date(moment.astimezone(zone(timezone)).date(), "medium", locale=self._locale)
+        return self.short(moment.astimezone(zone(timezone)).date())
 
     def time(self, moment: datetime, timezone: str = "Europe/Paris") -> str:
         """`14:05`, on a 24-hour clock in both languages."""

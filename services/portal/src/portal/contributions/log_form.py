@@ -6,7 +6,7 @@ from uuid import UUID
 
 from common.ids import new_id
 from portal.contributions import calls
-from portal.forms import Form, as_day, as_minutes, as_uuid
+from portal.forms import Form, as_day, as_minutes, as_uuid, typed
 from portal.people import Person, find_person
 from portal.views import Place
 from portal.visit import Visit
@@ -50,7 +50,7 @@ def form_of(contribution: calls.Contribution) -> Form:
     return Form(
         {
             "minutes": minutes if quick else "",
-            "own": "" if quick else minutes,
+            "own": "" if quick else typed(contribution.minutes),
             "activity": contribution.activity,
             "performed_on": contribution.performed_on.isoformat(),
             "place_id": str(contribution.place_id or ""),

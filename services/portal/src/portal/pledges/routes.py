@@ -8,7 +8,7 @@ from fastapi import APIRouter
 from fastapi.responses import Response
 
 from common.ids import new_id
-from portal.forms import Form, as_minutes_or_none, as_uuid, once_of
+from portal.forms import Form, as_minutes_or_none, as_uuid, once_of, typed
 from portal.network import Refused, Unavailable
 from portal.pledges import calls
 from portal.skills import as_skills
@@ -44,7 +44,7 @@ async def show(
         form = Form(
             {
                 "once": str(new_id()),
-                "minutes": str(minutes) if pledge else "4h",
+                "minutes": typed(minutes) if pledge else "4h",
                 "skills": ", ".join(pledge.skills).replace("-", " ") if pledge else "",
             }
         )

@@ -8,7 +8,7 @@ from fastapi import APIRouter
 from fastapi.responses import Response
 
 from common.ids import new_id
-from portal.forms import Form, as_minutes, as_uuid, once_of
+from portal.forms import Form, as_minutes, as_uuid, once_of, typed
 from portal.network import Refused, Unavailable
 from portal.people import names_of
 from portal.solidarity import calls
@@ -128,6 +128,7 @@ async def requests_page(visit: CurrentVisit) -> Response:
         "solidarity/requests.html",
         items=[(one, str(new_id())) for one in asked],
         names=names,
+        typed=typed,
         own_id=as_uuid(member.member_id),
     )
 

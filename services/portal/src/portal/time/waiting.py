@@ -6,7 +6,11 @@ from dataclasses import dataclass, field
 
 from markupsafe import Markup
 
+from portal.board import calls as board
+from portal.board.steps import waits_for
 from portal.contributions import calls as contributions
+from portal.notices import calls as notices
+from portal.people import today
 from portal.solidarity import calls as solidarity
 from portal.visit import Visit
 
@@ -48,6 +52,8 @@ async def waiting_for(visit: Visit) -> Waiting:
             ),
         ),
     ]
+    asked.append(("waiting.exchanges", "/board/exchanges", waiting_exchanges(visit)))
+    asked.append(("waiting.notices", "/notices", unread(visit)))
     if member.has("mediator"):
         disputes = contributions.listed(network, token, city_id=member.city_id, status="disputed")
         asked.append(("waiting.to_rule", "/time/disputes", size(disputes)))
@@ -70,3 +76,16 @@ async def size(page: Awaitable[contributions.ContributionPage]) -> int:
 
 async def length(items: Awaitable[Sequence[object]]) -> int:
     return len(await items)
+
+
+async def waiting_exchanges(visit: Visit) -> int:
+    """How many of the newest exchanges wait for the member."""
+    member = visit.member()
+    day = await today(visit)
+    page = await board.exchanges(visit.network, member.access_token, limit=COUNTED_MAX)
+    return sum(waits_for(member, exchange, day) for exchange in page.items)
+
+
+async def unread(visit: Visit) -> int:
+    page = await notices.listed(visit.network, visit.member().access_token, limit=1)
+    return page.unread

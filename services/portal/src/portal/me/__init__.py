@@ -1,0 +1,1 @@
+"""The member's own account: who finds them, all that is kept of them, and an end to it."""
