@@ -19,6 +19,8 @@ def test_the_api_description_holds_every_route(config: Settings) -> None:
         "/v1/taps/batch",
         "/v1/places/{place_id}/presence",
         "/v1/places/{place_id}/lockdown",
+        "/v1/members/{member_id}/export",
+        "/v1/members/{member_id}/export.zip",
     }
     assert set(paths["/v1/taps"]) == {"get", "post"}
     assert paths["/v1/taps"]["post"]["security"] == [{"reader_key": []}]

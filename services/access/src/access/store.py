@@ -95,6 +95,23 @@ async def list_taps(
     return [TapRow(**row) for row in rows]
 
 
+async def export_of(conn: Conn, member_id: UUID, *, limit: int) -> dict[str, list[dict[str, Any]]]:
+    """What is kept of a member, by table: the latest `limit` taps, and the lockdowns they said."""
+    taps = await conn.fetch(
+        "SELECT decision_id, tap_id, door_id, place_id, city_id, card_id, direction, mode,"
+        " decision, reason, occurred_at, decided_at FROM tap WHERE member_id = $1"
+        " ORDER BY decision_id DESC LIMIT $2",
+        member_id,
+        limit,
+    )
+    lockdowns = await conn.fetch(
+        "SELECT place_id, city_id, active, reason, changed_at FROM place_lockdown"
+        " WHERE changed_by = $1::uuid::text ORDER BY changed_at",
+        member_id,
+    )
+    return {"taps": [dict(row) for row in taps], "lockdowns": [dict(row) for row in lockdowns]}
+
+
 async def people_inside(conn: Conn, since: datetime) -> list[tuple[str, str, int]]:
     """Who is inside, as far as the history knows: place_id, member_id, entry in epoch seconds.
 

@@ -122,11 +122,14 @@ CATALOGUE: Mapping[str, Mapping[Language, Sentences]] = {
     },
     "pledge.short": {
         "fr": (
+            "Il manque {missing_minutes} à votre engagement de {period} :"
+            " vous avez jusqu'au {until}.",
             "Il manque {missing_minutes} à votre engagement de {period}.",
             "Il manque {missing_minutes} à votre engagement.",
             "Il manque du temps à votre engagement.",
         ),
         "en": (
+            "Your pledge for {period} is short of {missing_minutes}: you have until {until}.",
             "Your pledge for {period} is short of {missing_minutes}.",
             "Your pledge is short of {missing_minutes}.",
             "Your pledge is short of some time.",

@@ -1,0 +1,65 @@
+"""What access keeps of a member, for that member: their taps of the last 30 days."""
+
+from typing import Any, Literal
+from uuid import UUID
+
+import orjson
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel
+
+from access import store
+from common import export
+from common.auth import CurrentPrincipal, Principal
+from common.problems import not_found
+from common.web import StrictRoute
+
+# A tap every minute for a month.
+TAPS_MAX = 50_000
+
+router = APIRouter(prefix="/v1", route_class=StrictRoute, tags=["privacy"])
+
+
+class ExportAnswer(BaseModel):
+    """`tables`: what is kept, by the name of the table; each row as an object."""
+
+    service: Literal["access"]
+    member_id: UUID
+    exported_at: str
+    tables: dict[str, list[dict[str, Any]]]
+
+
+async def tables_of(
+    request: Request, principal: Principal, member_id: UUID
+) -> dict[str, list[dict[str, Any]]]:
+    """Raises Problem 404 for everybody but the member."""
+    if principal.kind != "member" or principal.sub != str(member_id):
+        raise not_found("member")
+    async with request.app.state.pool.acquire() as conn:
+        return await store.export_of(conn, member_id, limit=TAPS_MAX)
+
+
+@router.get("/members/{member_id}/export", response_model=ExportAnswer)
+async def export_member(member_id: UUID, request: Request, principal: CurrentPrincipal) -> Response:
+    """All that access keeps of a member: their taps of the last 30 days. For that member alone."""
+    tables = await tables_of(request, principal, member_id)
+    document = export.to_document("access", member_id, tables, request.app.state.clock())
+    return Response(
+        orjson.dumps(document), headers={"Cache-Control": "no-store"}, media_type="application/json"
+    )
+
+
+@router.get(
+    "/members/{member_id}/export.zip",
+    response_class=Response,
+    responses={200: {"content": {"application/zip": {}}}},
+)
+async def export_member_files(
+    member_id: UUID, request: Request, principal: CurrentPrincipal
+) -> Response:
+    """The same as files: one of JSON, and one of CSV for each table. For that member alone."""
+    tables = await tables_of(request, principal, member_id)
+    now = request.app.state.clock()
+    content = export.to_zip("access", member_id, tables, now)
+    return Response(
+        content, headers=export.disposition("access", now), media_type="application/zip"
+    )
