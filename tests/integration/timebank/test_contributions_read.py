@@ -8,10 +8,12 @@ from uuid import UUID
 import pytest
 from contribution_world import COMMONS, NOW, TODAY, World, make_world, problem
 
+from common import db
 from common.clock import utc_now
 from common.events import Event
 from common.ids import new_id
 from timebank import consumers, service
+from timebank import store as ledger_store
 from timebank.contributions import service as contributions
 from timebank.contributions import store
 from timebank.contributions.domain import Contribution
@@ -281,6 +283,44 @@ async def test_an_exchange_is_recorded_once(world: World) -> None:
     assert isinstance(again, Rejected)
     assert again.code == "contribution_id_reused"
     assert await world.bank.transfers() == 1
+
+
+async def test_an_exchange_by_who_holds_the_accounts_stands_in_nobodys_way(
+    world: World, owner: db.Connection
+) -> None:
+    """The board releases a hold first, so it holds the accounts when it records the exchange."""
+    back = await world.log("bruno", world.to("anna"), 5)
+    accounts = [world.bank.accounts[name] for name in ("anna", "bruno")]
+    members = [world.bank.members[name] for name in ("anna", "bruno")]
+
+    async def exchange() -> Contribution | Rejected:
+        async with world.bank.pool.acquire() as conn, conn.transaction():
+            await ledger_store.lock_accounts(conn, accounts)
+            # Until the confirmation holds the members and waits for the accounts.
+            while not await owner.fetchval(
+                "SELECT true FROM pg_stat_activity WHERE datname = current_database()"
+                " AND wait_event_type = 'Lock'"
+            ):
+                await asyncio.sleep(0.01)
+            return await contributions.record_exchange(
+                conn,
+                contribution_id=new_id(),
+                giver_id=members[0],
+                receiver_id=members[1],
+                city_id="nantes",
+                minutes=45,
+                performed_on=TODAY,
+                activity="repair",
+                note=None,
+                actor=Actor(world.id_of("bruno"), "nantes"),
+                now=NOW,
+            )
+
+    async with asyncio.timeout(20):
+        done, confirmed = await asyncio.gather(exchange(), world.act("anna", "confirm", back))
+    assert isinstance(done, Contribution)
+    assert confirmed.status_code == 200
+    assert await world.balance("anna") == 40
 
 
 async def test_neighbours_confirm_one_another_at_the_same_time(world: World) -> None:

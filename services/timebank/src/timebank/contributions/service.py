@@ -58,6 +58,8 @@ async def log(
         return replace(domain.UNKNOWN_MEMBER, field=f"{mine[0].field}.giver_id")
     if group_id is not None and await store.is_group(conn, group_id):
         return Rejected("group_id_reused", "Another group has this id.", field="body.group_id")
+    # Who is being erased meanwhile is erased after this, words and all, or was before.
+    await store.keep_members(conn, named_members(drafts))
     known = await know(conn, city_id, drafts, now)
     logged = domain.log_contributions(drafts, actor, known, group_id=group_id, now=now)
     if isinstance(logged, Rejected):
@@ -81,21 +83,29 @@ async def city_of(conn: Conn, actor: Actor, drafts: Sequence[Draft]) -> str | No
 
 
 async def know(conn: Conn, city_id: str, drafts: Sequence[Draft], now: datetime) -> Known:
-    """What the city knows of what the drafts name; its members stay until we are done."""
-    wanted: dict[str, set[UUID]] = {"member": {draft.giver_id for draft in drafts}}
-    for draft in drafts:
-        if draft.beneficiary.id is not None:
-            wanted.setdefault(draft.beneficiary.kind, set()).add(draft.beneficiary.id)
+    """What the city knows of what the drafts name."""
+    organisations = {
+        draft.beneficiary.id
+        for draft in drafts
+        if draft.beneficiary.kind == "organisation" and draft.beneficiary.id
+    }
     places = {draft.claim.place_id for draft in drafts if draft.claim.place_id is not None}
     return Known(
         city_id=city_id,
         today=await ledger_store.city_today(conn, city_id, now),
-        members=await store.find_members(conn, city_id, wanted["member"]),
-        organisations=await store.find_organisations(
-            conn, city_id, wanted.get("organisation", set())
-        ),
+        members=await store.find_members(conn, city_id, named_members(drafts)),
+        organisations=await store.find_organisations(conn, city_id, organisations),
         places=await store.find_places(conn, city_id, places),
     )
+
+
+def named_members(drafts: Sequence[Draft]) -> set[UUID]:
+    received = {
+        draft.beneficiary.id
+        for draft in drafts
+        if draft.beneficiary.kind == "member" and draft.beneficiary.id
+    }
+    return {draft.giver_id for draft in drafts} | received
 
 
 # ── Changing, disputing, ending ─────────────────────────────────────────────────────────────────
@@ -386,7 +396,8 @@ async def record_exchange(
     `actor` is either of them, or who may act for them: the caller has checked that. Refused like
     a contribution that is logged (`unknown_member`, `unknown_beneficiary`, `invalid_day`,
     `invalid_minutes` beyond 1440, `contribution_id_reused`) and confirmed (`insufficient_time`, …).
-    Whoever calls this rolls back when it is refused, and locks their own rows before.
+    Whoever calls this rolls back when it is refused, and locks their own rows before; they may
+    hold the two accounts, but not the members.
     """
     draft = Draft(
         id=contribution_id,
@@ -394,8 +405,8 @@ async def record_exchange(
         beneficiary=Beneficiary("member", receiver_id),
         claim=Claim(minutes, performed_on, activity, note=note),
     )
-    # Both, also for the pledges of who gives: members are locked before accounts.
-    await store.lock_members(conn, [giver_id, receiver_id])
+    # The members are not locked, as elsewhere: the caller may hold their accounts already. The
+    # accounts of one who is being erased are closed with them, and the minutes refused.
     refused = domain.check_draft(draft, await know(conn, city_id, [draft], now))
     if refused is not None:
         # The fields are those of another request.

@@ -35,15 +35,22 @@ async def save_place(
 
 
 async def find_members(conn: Conn, city_id: str, ids: Collection[UUID]) -> frozenset[UUID]:
-    """Those of `ids` who are members of the city and not erased; they stay so until the end of the
-    transaction. Locked in id order."""
+    """Those of `ids` who are members of the city and not erased."""
     rows = await conn.fetch(
         "SELECT member_id FROM member WHERE member_id = ANY($2::uuid[]) AND city_id = $1"
-        " AND status <> 'erased' ORDER BY member_id FOR SHARE",
+        " AND status <> 'erased'",
         city_id,
         list(ids),
     )
     return frozenset(row["member_id"] for row in rows)
+
+
+async def keep_members(conn: Conn, ids: Collection[UUID]) -> None:
+    """Let members stay what they are until the transaction ends; locked in id order."""
+    await conn.execute(
+        "SELECT FROM member WHERE member_id = ANY($1::uuid[]) ORDER BY member_id FOR SHARE",
+        list(ids),
+    )
 
 
 async def lock_members(conn: Conn, ids: Collection[UUID]) -> None:
