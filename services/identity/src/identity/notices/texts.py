@@ -122,8 +122,10 @@ CATALOGUE: Mapping[str, Mapping[Language, Sentences]] = {
     },
     "pledge.short": {
         "fr": (
-            "Il manque {missing_minutes} à votre engagement de {period} :"
-            " vous avez jusqu'au {until}.",
+            (
+                "Il manque {missing_minutes} à votre engagement de {period} :"
+                " vous avez jusqu'au {until}."
+            ),
             "Il manque {missing_minutes} à votre engagement de {period}.",
             "Il manque {missing_minutes} à votre engagement.",
             "Il manque du temps à votre engagement.",
