@@ -341,7 +341,8 @@ async def get_transfer(transfer_id: UUID, actor: CurrentActor, pool: Database) -
     concerned = actor.is_steward_of(transfer.city_id) or any(
         actor.owns(account) for account in accounts
     )
-    if not concerned and not actor.auditor:
+    # Who gave to the solidarity fund, or was helped by it, is not an auditor's to know.
+    if not concerned and (not actor.auditor or transfer.kind == "solidarity"):
         raise hidden("transfer", actor, transfer.city_id)
     return view_transfer(transfer, with_memo=concerned)
 

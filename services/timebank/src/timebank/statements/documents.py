@@ -56,7 +56,7 @@ def to_csv(statement: Statement) -> bytes:
         writer.writerow(
             (
                 line.posted_at.isoformat(),
-                line.transfer_id,
+                line.transfer_id or "",
                 line.kind,
                 line.posting.minutes,
                 line.posting.balance_minutes,

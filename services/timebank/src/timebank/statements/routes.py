@@ -1,7 +1,6 @@
 """Balances and statements over HTTP."""
 
 import asyncio
-from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Annotated
 from uuid import UUID
@@ -24,6 +23,7 @@ from timebank.routes import (
 )
 from timebank.statements import store
 from timebank.statements.documents import Statement, to_csv
+from timebank.statements.readers import shown_to
 
 router = APIRouter(prefix="/v1", route_class=StrictRoute)
 
@@ -75,10 +75,11 @@ def check_instant(field: str, at: datetime | None, now: datetime) -> datetime:
 class LineView(BaseModel):
     """Positive minutes were received, negative ones given.
 
+    `transfer_id` null: of gifts to the solidarity fund and help from it, for others than stewards.
     `occurred_at`: when it happened elsewhere, of what was imported.
     """
 
-    transfer_id: UUID
+    transfer_id: UUID | None
     kind: str
     version: int
     minutes: int
@@ -123,8 +124,7 @@ async def list_postings(
             up_to=min(up_to, cursor - 1) if cursor else up_to,
             limit=limit + 1,
         )
-    with_memo = actor.may_pay_from(account)
-    page = lines[:limit]
+    page = [shown_to(actor, account, line) for line in lines[:limit]]
     return StatementPage(
         items=[
             LineView(
@@ -135,7 +135,7 @@ async def list_postings(
                 balance_minutes=line.posting.balance_minutes,
                 posted_at=line.posted_at,
                 occurred_at=line.occurred_at,
-                memo=line.memo if with_memo else None,
+                memo=line.memo,
                 reverses=line.reverses,
             )
             for line in page
@@ -234,9 +234,6 @@ async def read_statement(
         lines = await store.list_between(
             conn, account.id, after=opening.version, up_to=closing.version
         )
-    if not actor.may_pay_from(account):
-        # Memos are for the owner and the stewards, not for all who may read an account.
-        lines = [replace(line, memo=None) for line in lines]
     return Statement(
         account_id=account.id,
         city_id=account.city_id,
@@ -244,5 +241,5 @@ async def read_statement(
         end=end,
         opening_minutes=opening.balance_minutes,
         closing_minutes=closing.balance_minutes,
-        lines=lines,
+        lines=[shown_to(actor, account, line) for line in lines],
     )

@@ -17,7 +17,8 @@ class StatementLine:
     """
 
     posting: Posting
-    transfer_id: UUID
+    # None: not for the reader.
+    transfer_id: UUID | None
     kind: str
     reverses: UUID | None
     memo: str | None
