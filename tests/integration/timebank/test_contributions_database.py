@@ -14,6 +14,7 @@ from common import db
 from common.ids import new_id
 from timebank import service
 from timebank.domain import Actor, Leg, Transfer, TransferRequest
+from timebank.verify import verify_books
 
 
 @pytest.fixture
@@ -236,3 +237,44 @@ async def test_the_service_cannot_change_what_a_contribution_is(
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await world.bank.pool.execute(statement)
     assert (await world.read("anna", logged)).json()["versions"][0]["minutes"] == 60
+
+
+PLANTED = {
+    "another amount": (
+        "UPDATE contribution SET confirmed_minutes = 61",
+        "61 minutes are not what its transfer gave",
+    ),
+    "a version gone": ("DELETE FROM contribution_version", "0 versions, not 1"),
+    "reversed alone": (
+        (
+            "UPDATE contribution SET status = 'reversed', reversal_id = transfer_id,"
+            " reversed_at = now()"
+        ),
+        "reversed, but its transfer stands",
+    ),
+    "a contribution gone": (
+        "DELETE FROM contribution",
+        "for a contribution that is not there",
+    ),
+}
+
+
+async def test_whoever_gets_past_the_database_is_found_by_verify_books(
+    world: World, owner: db.Connection
+) -> None:
+    await world.confirmed("anna", world.to("bruno"), "bruno", 60)
+    assert all(report.sound for report in await verify_books(world.bank.dsn))
+    # As one with every right and bad intentions: without triggers.
+    await owner.execute("SET session_replication_role = replica")
+    for change, message in PLANTED.values():
+        await owner.execute("CREATE TABLE kept AS TABLE contribution")
+        await owner.execute("CREATE TABLE kept_version AS TABLE contribution_version")
+        await owner.execute(change)
+        (nantes,) = (r for r in await verify_books(world.bank.dsn) if r.city_id == "nantes")
+        assert message in "\n".join(nantes.differences)
+        await owner.execute("DELETE FROM contribution_version")
+        await owner.execute("DELETE FROM contribution")
+        await owner.execute("INSERT INTO contribution TABLE kept")
+        await owner.execute("INSERT INTO contribution_version TABLE kept_version")
+        await owner.execute("DROP TABLE kept, kept_version")
+    assert all(report.sound for report in await verify_books(world.bank.dsn))

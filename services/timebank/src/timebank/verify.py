@@ -16,6 +16,7 @@ from common.clock import Clock
 from common.db import Conn, Pool
 from common.logging import get_logger
 from timebank import events, store
+from timebank.contributions import store as contributions
 
 SHOWN_MAX = 20
 # One check at a time, whatever the number of workers.
@@ -69,6 +70,7 @@ async def verify_books(dsn: str) -> list[CityReport]:
             transfers = await store.verify_transfers(connection)
             accounts = await store.verify_accounts(connection)
             holds = await store.verify_holds(connection)
+            given = await contributions.verify_contributions(connection)
     finally:
         await connection.close(timeout=5)
     return [
@@ -81,7 +83,7 @@ async def verify_books(dsn: str) -> list[CityReport]:
             sum_postings=int(row["minutes"]),
             differences=tuple(
                 difference
-                for found in (transfers, accounts, holds)
+                for found in (transfers, accounts, holds, given)
                 for difference in found.get(row["city_id"], [])
             ),
         )

@@ -1,5 +1,6 @@
 """All SQL of contributions. A contribution changes under the lock of its own row, taken first."""
 
+from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -332,6 +333,40 @@ async def list_edges(conn: Conn, city_id: str, *, since: date, limit: int) -> li
         limit,
     )
     return [Edge(**row) for row in rows]
+
+
+# ── Verifying ───────────────────────────────────────────────────────────────────────────────────
+
+
+async def verify_contributions(conn: Conn) -> dict[str, list[str]]:
+    """By city: confirmed contributions whose transfers do not give, or take back, what they say;
+    those whose versions do not follow one another; transfers of contributions that are not there.
+    """
+    rows = await conn.fetch(
+        "SELECT c.city_id, 'contribution ' || c.contribution_id || ': ' || c.confirmed_minutes"
+        "  || ' minutes are not what its transfer gave' AS difference FROM contribution c"
+        " WHERE c.transfer_id IS NOT NULL AND NOT EXISTS (SELECT FROM posting p"
+        "  JOIN account a USING (account_id) WHERE p.transfer_id = c.transfer_id"
+        "  AND a.owner_id = c.giver_id AND p.minutes = c.confirmed_minutes)"
+        " UNION ALL SELECT c.city_id, 'contribution ' || c.contribution_id"
+        "  || ': reversed, but its transfer stands' FROM contribution c"
+        " WHERE c.status = 'reversed' AND NOT EXISTS (SELECT FROM transfer t"
+        "  WHERE t.transfer_id = c.reversal_id AND t.reverses = c.transfer_id)"
+        " UNION ALL SELECT c.city_id, 'contribution ' || c.contribution_id || ': '"
+        "  || count(v.version) || ' versions, not ' || c.version"
+        " FROM contribution c LEFT JOIN contribution_version v USING (contribution_id)"
+        " GROUP BY c.contribution_id"
+        " HAVING count(v.version) <> c.version OR max(v.version) <> c.version"
+        " UNION ALL SELECT t.city_id, 'transfer ' || t.transfer_id"
+        "  || ': for a contribution that is not there' FROM transfer t"
+        " WHERE t.kind = 'contribution' AND NOT EXISTS (SELECT FROM contribution c"
+        "  WHERE c.transfer_id = t.transfer_id)"
+        " ORDER BY 1, 2"
+    )
+    found = defaultdict(list)
+    for row in rows:
+        found[row["city_id"]].append(row["difference"])
+    return dict(found)
 
 
 # ── A person's own ──────────────────────────────────────────────────────────────────────────────
