@@ -15,6 +15,7 @@ from rich.table import Table
 from common import db, logging, telemetry
 from common.clock import utc_now
 from common.consumer import ask_for_replay, list_dead_letters
+from common.http import JoiningHttp
 from common.migrate import MigrationError
 from common.migrate import migrate as run_migrations
 from common.settings import ServiceSettings
@@ -74,7 +75,7 @@ def service_cli(
             host=settings.host,
             port=settings.port,
             loop="uvloop",
-            http="httptools",
+            http=JoiningHttp,
             log_config=None,
             access_log=False,
             server_header=False,

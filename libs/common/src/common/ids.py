@@ -11,6 +11,11 @@ def new_id() -> UUID:
     return UUID(bytes=uuid_utils.uuid7().bytes)
 
 
+def new_id_text() -> str:
+    """A new UUIDv7 as text, for what only ever writes it down."""
+    return str(uuid_utils.uuid7())
+
+
 def row_id(raw: bytes) -> UUID:
     """The UUID of 16 bytes as the database's driver has it, for what is handled by the thousand.
 

@@ -74,8 +74,9 @@ def create_app(settings: Settings, clock: Clock = utc_now) -> FastAPI:
         ready=ready,
     )
     app.add_exception_handler(RedisError, on_database_busy)
-    app.add_middleware(
-        TapsFirst,
+    # Around the framework's own middleware too, which add_middleware would put it into.
+    app.middleware_stack = TapsFirst(
+        app.build_middleware_stack(),
         live_of=lambda scope: (scope["app"].state.pipe, scope["app"].state.pool),
         reader=reader,
         clock=clock,

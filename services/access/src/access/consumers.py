@@ -1,6 +1,7 @@
 """What access makes of its own taps: the history, in PostgreSQL."""
 
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Literal
 from uuid import UUID
 
@@ -34,12 +35,15 @@ class TapDecidedData(BaseModel):
     stream_id: str
 
 
+COLUMNS = attrgetter(*store.TapRow.__slots__)
+
+
 async def record_taps(conn: Conn, events: Sequence[Event]) -> None:
     """Put taps into the history. Twice the same changes nothing."""
     taps = [
         TapDecidedData.model_validate(event.data) for event in events if event.type == TAP_DECIDED
     ]
-    await store.insert_taps(conn, [store.TapRow(**dict(tap)) for tap in taps])
+    await store.insert_taps(conn, [store.TapRow(*COLUMNS(tap)) for tap in taps])
 
 
 HANDLERS = {TAPS.name: BatchHandler(record_taps)}

@@ -82,7 +82,7 @@ def has_exactly(value: Any, names: Sequence[str], where: str, errors: list[Field
     if not isinstance(value, dict):
         errors.append(FieldError(where, "must be an object"))
         return False
-    if len(value) == len(names) and all(name in value for name in names):
+    if len(value) == len(names) and all(map(value.__contains__, names)):
         return True
     errors += [FieldError(f"{where}.{name}", "is missing") for name in names if name not in value]
     errors += [

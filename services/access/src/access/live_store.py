@@ -43,6 +43,7 @@ from access.redis_pipe import RedisPipe, load_script
 
 # A reader that heard no answer sends the same tap again, after an outage of a day at most.
 ANSWER_KEPT_S = 48 * 3600
+STAY_MAX_S = int(STAY_MAX.total_seconds())
 
 READ = load_script("read.lua")
 COMMIT = load_script("commit.lua")
@@ -154,7 +155,7 @@ async def commit(
 
 def inside_since(now: datetime) -> int:
     """An entry at or before this instant (epoch seconds) no longer counts."""
-    return int((now - STAY_MAX).timestamp())
+    return int(now.timestamp()) - STAY_MAX_S
 
 
 async def is_ready(pipe: RedisPipe) -> bool:
@@ -184,6 +185,7 @@ async def set_lockdowns(pipe: RedisPipe, lockdowns: Sequence[tuple[str, int, boo
         await pipe.run(SET_NEWER, *arguments)
 
 
+@lru_cache(maxsize=2048)
 def read_reader(reader_id: str, document: bytes) -> Reader:
     _, status, city_id, key_sha256 = document.decode().split(" ")
     return Reader(reader_id, city_id, key_sha256, status == "active")

@@ -184,9 +184,9 @@ async def post_taps(
 ) -> BatchAnswer:
     """Each tap gets its own answer, in order. Nobody is moved in or out by a replayed tap, and
     sending the same batch again changes nothing."""
-    reader_id, reader_key = credential
+    reader_id, key_sha256 = credential
     answers = [
-        await answer_one(pipe, request, index, fields, reader_id, reader_key)
+        await answer_one(pipe, request, index, fields, reader_id, key_sha256)
         for index, fields in enumerate(body.taps)
     ]
     return BatchAnswer(answers=answers)
@@ -198,7 +198,7 @@ async def answer_one(
     index: int,
     fields: Any,
     reader_id: str,
-    reader_key: str,
+    key_sha256: str,
 ) -> BatchItem:
     """The answer to one tap of a batch. Raises Problem for what concerns them all: 401, 503."""
     tap_id = fields.get("tap_id") if isinstance(fields, dict) else None
@@ -214,7 +214,7 @@ async def answer_one(
             request.app.state.pool,
             tap,
             reader_id=reader_id,
-            reader_key=reader_key,
+            key_sha256=key_sha256,
             now=now,
         )
     except Problem as problem:

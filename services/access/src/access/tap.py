@@ -20,7 +20,7 @@ from access.messages import MESSAGES
 from access.metrics import TAPS
 from access.redis_pipe import RedisPipe
 from common.db import Pool
-from common.ids import new_id
+from common.ids import new_id_text
 from common.problems import Problem, forbidden, not_found, unauthenticated
 
 # Facts that change between read and commit are read again; ten times in a row means a fault.
@@ -54,7 +54,7 @@ class Answer:
 
 
 async def answer_tap(
-    pipe: RedisPipe, pool: Pool, tap: Tap, *, reader_id: str, reader_key: str, now: datetime
+    pipe: RedisPipe, pool: Pool, tap: Tap, *, reader_id: str, key_sha256: str, now: datetime
 ) -> Answer:
     """Decide a tap once, and give the same answer ever after.
 
@@ -66,7 +66,7 @@ async def answer_tap(
         snapshot = await live_store.read(pipe, tap, reader_id, now)
         if not snapshot.ready:
             raise not_ready()
-        reader = check_reader(snapshot.reader, reader_key)
+        reader = check_reader(snapshot.reader, key_sha256)
         if snapshot.previous is not None:
             return repeat(snapshot.previous, tap)
         facts = check_door(snapshot.facts, reader)
@@ -123,11 +123,10 @@ async def use_message(pool: Pool, tap: Tap, reader_id: str, decision: Decision) 
     return decision if late or tap.direction == "out" else Decision("credential_replayed")
 
 
-def check_reader(reader: Reader | None, reader_key: str) -> Reader:
+def check_reader(reader: Reader | None, key_sha256: str) -> Reader:
     """Raises Problem 401 unless the reader is known, not revoked, and the secret is its own."""
-    presented = hashlib.sha256(reader_key.encode()).hexdigest()
     expected = reader.key_sha256 if reader is not None else ""
-    if not hmac.compare_digest(presented, expected) or reader is None or not reader.active:
+    if not hmac.compare_digest(key_sha256, expected) or reader is None or not reader.active:
         raise unauthenticated("This is not the key of a reader in service.")
     return reader
 
@@ -145,7 +144,7 @@ def make_answer(tap: Tap, facts: Facts, decision: Decision, now: datetime) -> An
     opens = decision.granted and tap.mode == "live"
     return Answer(
         tap_id=tap.tap_id,
-        decision_id=str(new_id()),
+        decision_id=new_id_text(),
         reason=decision.reason,
         granted=decision.granted,
         unlock_ms=facts.door.unlock_ms if opens else 0,
