@@ -199,6 +199,8 @@ async def test_what_is_no_pledge_is_refused(bank: Any) -> None:
         {"minutes_per_month": 60, "skills": ["Cooking!"]},
         {"minutes_per_month": 60, "skills": ["cooking", "cooking"]},
         {"minutes_per_month": 60, "starts_on": "2026-02-30"},
+        {"minutes_per_month": 60, "starts_on": 20600},
+        {"minutes_per_month": 60, "starts_on": "2026-12-01T00:00:00Z"},
         {"minutes_per_month": 60, "starts_on": "0001-01-01"},
         {"minutes_per_month": 60, "starts_on": "9999-12-31"},
         {"minutes_per_month": 60, "reason": "none"},

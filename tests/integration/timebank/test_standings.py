@@ -53,11 +53,17 @@ async def pledge(
     return pledge_id
 
 
-async def count(bank: Any, minutes: int, performed_on: date, city: str = "nantes") -> int:
+async def count(
+    bank: Any,
+    minutes: int,
+    performed_on: date,
+    city: str = "nantes",
+    work: UUID | None = None,
+) -> int:
     async with bank.pool.acquire() as conn, conn.transaction():
         return await pledges.count_contribution(
             conn,
-            contribution_id=new_id(),
+            contribution_id=work or new_id(),
             member_id=bank.members["anna"],
             city_id=city,
             minutes=minutes,
@@ -228,6 +234,17 @@ async def test_a_new_clock_or_new_rules_are_looked_at_at_once(bank: Any) -> None
     assert await standing(bank) == ("lapsed", 4)
 
 
+async def test_work_that_is_taken_back_is_owed_again(bank: Any) -> None:
+    await pledge(bank, "2026-10-01")
+    work = new_id()
+    assert await count(bank, 120, date(2026, 10, 9), work=work) == 120
+    assert await standing(bank) == ("good", 3)
+    async with bank.pool.acquire() as conn, conn.transaction():
+        actor = Actor("stella", "nantes")
+        assert await pledges.uncount_contribution(conn, work, actor=actor, now=NOW) == 120
+    assert await standing(bank) == ("lapsed", 4)
+
+
 async def test_two_workers_change_a_standing_once(bank: Any) -> None:
     await pledge(bank, "2026-11-01")
     at = datetime(2026, 12, 1, tzinfo=UTC)
@@ -332,6 +349,7 @@ async def test_nobody_but_another_steward_exempts(bank: Any) -> None:
         {},
         {"reason": "x", "until": "2026-11-21"},
         {"reason": "x", "until": "9999-12-31"},
+        {"reason": "x", "until": 20600},
         {"reason": "x" * 2001},
     ):
         assert (await steward(bank).post(path, body)).status_code == 422, body

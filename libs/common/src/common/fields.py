@@ -1,11 +1,21 @@
 """Field types for request bodies. Strict: no guess turns one type into another."""
 
+import re
 import unicodedata
+from datetime import date
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+)
 
 MINUTES_MAX = 2**53 - 1  # what every JSON reader can hold exactly
+DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
 class Body(BaseModel):
@@ -37,6 +47,13 @@ def visible(text: str) -> str:
     return text
 
 
+def written_day(value: object) -> object:
+    """Refuse numbers and instants, which would be taken for a day by a guess."""
+    if not isinstance(value, str) or not DAY.fullmatch(value):
+        raise ValueError("must be a day, written YYYY-MM-DD")
+    return value
+
+
 ShortText = Annotated[
     str,
     StringConstraints(strip_whitespace=True, min_length=1, max_length=200),
@@ -49,3 +66,4 @@ LongText = Annotated[
 ]
 Slug = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{1,39}$")]
 Minutes = Annotated[int, Field(strict=True, ge=1, le=MINUTES_MAX)]
+Day = Annotated[date, BeforeValidator(written_day, json_schema_input_type=date)]

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query, Request
 from pydantic import AfterValidator, BaseModel, Field
 
 from common.db import Conn
-from common.fields import Body, Slug
+from common.fields import Body, Day, Slug
 from common.idempotency import IdempotencyKey
 from common.ids import new_id
 from common.problems import invalid, not_found
@@ -57,7 +57,7 @@ class PledgeBody(Body):
     member_id: UUID | None = None
     minutes_per_month: MinutesPerMonth
     skills: Skills = Field(default_factory=list)
-    starts_on: date | None = None
+    starts_on: Day | None = None
 
 
 class TermView(BaseModel):

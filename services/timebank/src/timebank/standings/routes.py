@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, StringConstraints
 
 from common.db import Conn
-from common.fields import Body, LongText
+from common.fields import Body, Day, LongText
 from common.idempotency import IdempotencyKey
 from common.ids import new_id
 from common.problems import not_found
@@ -38,7 +38,7 @@ class ExemptionBody(Body):
     """`until`: the last day; without it, until it is ended."""
 
     reason: Reason
-    until: date | None = None
+    until: Day | None = None
 
 
 class ExemptView(BaseModel):
