@@ -15,7 +15,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from common.auth import TokenVerifier, read_key_set
+from common import auth
+from common.auth import LEEWAY_S, TokenVerifier, read_key_set
 from common.problems import Problem
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
@@ -204,6 +205,38 @@ async def test_a_new_key_is_fetched_and_a_withdrawn_one_forgotten(
     assert (await verifier.verify(token)).sub == "0192-member"
     with pytest.raises(Problem):
         await verifier.verify(sign(claims()))
+
+
+async def test_a_token_that_was_good_is_refused_when_it_has_expired(
+    verifier: TokenVerifier, clock: Clock
+) -> None:
+    token = sign(claims())
+    clock.now += timedelta(minutes=10, seconds=LEEWAY_S - 1)
+    for _ in range(2):
+        assert await verifier.verify(token)
+    clock.now += timedelta(seconds=1)
+    with pytest.raises(Problem):
+        await verifier.verify(token)
+
+
+async def test_a_token_that_was_good_is_refused_when_its_key_id_has_another_key(
+    verifier: TokenVerifier, issuer: Issuer, clock: Clock
+) -> None:
+    token = sign(claims(exp=int((NOW + timedelta(hours=1)).timestamp())))
+    assert await verifier.verify(token)
+    issuer.keys = [jwk(OTHER_KEY, "k1")]
+    clock.now += timedelta(minutes=6)
+    with pytest.raises(Problem):
+        await verifier.verify(token)
+
+
+async def test_tokens_that_were_good_are_remembered_up_to_a_bound(
+    verifier: TokenVerifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(auth, "VERIFIED_MAX", 2)
+    for number in range(5):
+        assert (await verifier.verify(sign(claims(sub=f"m{number}")))).sub == f"m{number}"
+    assert len(verifier._verified) == 2
 
 
 async def test_nonsense_does_not_make_us_hammer_the_issuer(

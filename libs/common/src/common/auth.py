@@ -8,6 +8,7 @@ import asyncio
 import base64
 import binascii
 import re
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -30,6 +31,7 @@ LEEWAY_S = 30
 KEYS_FRESH_FOR = timedelta(minutes=5)
 # An unknown key id makes us ask the issuer again, but not as often as somebody sends nonsense.
 KEYS_REFETCH_AFTER = timedelta(seconds=2)
+VERIFIED_MAX = 2_000
 SEGMENT = re.compile(r"[A-Za-z0-9_-]+")
 REQUIRED_CLAIMS = ["iss", "sub", "aud", "iat", "exp", "jti"]
 
@@ -58,10 +60,21 @@ class InvalidToken(Exception):
     """Why a token was refused. Logged; the caller learns only that it was."""
 
 
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """A token that was good, until `expires_at` (seconds of the epoch, leeway included)."""
+
+    principal: Principal
+    key_id: str
+    key: Any
+    expires_at: float
+
+
 class TokenVerifier:
     """Verifies tokens for one audience with the keys at `jwks_url`, fetched when needed and kept.
 
-    While the issuer is away the known keys go on working.
+    While the issuer is away the known keys go on working. What was verified is remembered until it
+    expires or its key changes: people and programs send one token with many requests.
     """
 
     def __init__(
@@ -81,18 +94,30 @@ class TokenVerifier:
         self._keys: dict[str, Any] = {}
         self._fetched_at: datetime | None = None
         self._fetching = asyncio.Lock()
+        self._verified: OrderedDict[str, Verified] = OrderedDict()
 
     async def verify(self, token: str) -> Principal:
         """The caller. Raises Problem 401 for a token that is not good, 503 without any keys."""
+        known = self._verified.get(token)
         try:
-            key_id = read_key_id(token)
+            key_id = known.key_id if known else read_key_id(token)
             key = await self._key(key_id)
-            return read_claims(
-                token, key, issuer=self.issuer, audience=self.audience, now=self.clock()
-            )
+            now = self.clock()
+            if known is None or known.key is not key or known.expires_at <= now.timestamp():
+                claims = read_claims(
+                    token, key, issuer=self.issuer, audience=self.audience, now=now
+                )
+                known = Verified(to_principal(claims), key_id, key, claims["exp"] + LEEWAY_S)
+                self._remember(token, known)
+            return known.principal
         except (InvalidToken, jwt.InvalidTokenError) as error:
             log.info("token_refused", reason=str(error))
             raise unauthenticated("The access token is not valid.") from error
+
+    def _remember(self, token: str, verified: "Verified") -> None:
+        self._verified[token] = verified
+        if len(self._verified) > VERIFIED_MAX:
+            self._verified.popitem(last=False)
 
     async def _key(self, key_id: str) -> Any:
         now = self.clock()
@@ -171,10 +196,15 @@ def decode_segment(part: str) -> bytes:
         raise InvalidToken("not base64url") from error
 
 
-def read_claims(token: str, key: Any, *, issuer: str, audience: str, now: datetime) -> Principal:
-    """Check the signature and every claim. Raises InvalidToken or jwt.InvalidTokenError."""
+def read_claims(
+    token: str, key: Any, *, issuer: str, audience: str, now: datetime
+) -> dict[str, Any]:
+    """The claims, once the signature and every one of them is found good.
+
+    Raises InvalidToken or jwt.InvalidTokenError.
+    """
     # The times are checked below, against the clock that was passed in.
-    claims = jwt.decode(
+    claims: dict[str, Any] = jwt.decode(
         token,
         key,
         algorithms=[ALGORITHM],
@@ -203,7 +233,13 @@ def read_claims(token: str, key: Any, *, issuer: str, audience: str, now: dateti
         raise InvalidToken("no subject or kind")
     if not (city is None or isinstance(city, str)) or not is_list_of_text(roles):
         raise InvalidToken("malformed city or roles")
-    return Principal(claims["sub"], claims["kind"], city, frozenset(roles))
+    return claims
+
+
+def to_principal(claims: dict[str, Any]) -> Principal:
+    return Principal(
+        claims["sub"], claims["kind"], claims.get("city"), frozenset(claims.get("roles", []))
+    )
 
 
 def is_list_of_text(value: Any) -> bool:

@@ -8,10 +8,11 @@ leaves nothing behind, and of two at once the second waits for the first.
 
 import hashlib
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any
+from uuid import UUID
 
 import orjson
 from fastapi import Depends, Header, Request
@@ -30,7 +31,7 @@ class Answer:
     body: dict[str, Any]
 
 
-def check_key(
+async def check_key(
     request: Request,
     idempotency_key: Annotated[str | None, Header(max_length=10_000)] = None,
 ) -> str:
@@ -124,3 +125,18 @@ async def claim(
             field="header.idempotency-key",
         )
     return Answer(row["status"], row["body"])
+
+
+async def forget(conn: Conn, *, caller: str, ids: Sequence[UUID]) -> None:
+    """Forget what was answered to a caller who is erased, and what others were told of them.
+
+    `caller` begins the scopes of their commands, up to a colon; `ids` are those by which others'
+    answers name them. Such an answer is emptied, and its request no longer known: a repeat is
+    refused as another request, and does nothing.
+    """
+    await conn.execute("DELETE FROM idempotency WHERE starts_with(scope, $1 || ':')", caller)
+    await conn.execute(
+        "UPDATE idempotency SET request_sha256 = '', body = '{}' WHERE EXISTS"
+        " (SELECT FROM unnest($1::text[]) AS id WHERE position(id IN body::text) > 0)",
+        [str(each) for each in ids],
+    )

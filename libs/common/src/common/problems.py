@@ -4,7 +4,7 @@
 what nobody foresaw becomes a 500 that says nothing of the inside.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -152,12 +152,24 @@ async def on_unforeseen(_request: Request, error: Exception) -> Response:
     return Problem(500, "internal", "Something went wrong on our side.").response()
 
 
+ExceptionHandler = Callable[[Request, Exception], Awaitable[Response]]
+HANDLERS: dict[type[Exception], ExceptionHandler] = {
+    Problem: on_problem,
+    HTTPException: on_http_exception,
+    RequestValidationError: on_invalid_request,
+    **dict.fromkeys(SERVER_AWAY, on_database_busy),
+    asyncpg.DataError: on_bad_data,
+    Exception: on_unforeseen,
+}
+
+
 def install(app: FastAPI) -> None:
     """Make every error answer of an app a problem document."""
-    app.add_exception_handler(Problem, on_problem)
-    app.add_exception_handler(HTTPException, on_http_exception)
-    app.add_exception_handler(RequestValidationError, on_invalid_request)
-    for kind in SERVER_AWAY:
-        app.add_exception_handler(kind, on_database_busy)
-    app.add_exception_handler(asyncpg.DataError, on_bad_data)
-    app.add_exception_handler(Exception, on_unforeseen)
+    for kind, handler in HANDLERS.items():
+        app.add_exception_handler(kind, handler)
+
+
+async def answer_to(request: Request, error: Exception) -> Response:
+    """The answer that an app gives to an error, for what is answered in front of it."""
+    handler = next(HANDLERS[kind] for kind in type(error).__mro__ if kind in HANDLERS)
+    return await handler(request, error)

@@ -3,17 +3,21 @@
 import json
 import re
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 from fastapi import Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
+from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 
 from common.problems import Problem
 
 JSON_MEDIA = re.compile(r"application/([a-z0-9.+-]+\+)?json\s*(;.*)?$", re.IGNORECASE)
 FORM_MEDIA = re.compile(r"(application/x-www-form-urlencoded|multipart/form-data)\s*(;.*)?$", re.I)
+
+Model = TypeVar("Model", bound=BaseModel)
 
 
 def refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -47,6 +51,30 @@ def parse_json(body: bytes) -> Any:
     return value
 
 
+async def read_body(request: Request, model: type[Model]) -> Model:
+    """A request's JSON body, as a StrictRoute reads it for a handler.
+
+    Raises Problem 415 for another media type, RequestValidationError for what is no such body.
+    """
+    if not JSON_MEDIA.match(request.headers.get("content-type", "")):
+        raise unsupported_media_type()
+    raw = await request.body()
+    if not raw:
+        raise RequestValidationError(
+            [{"type": "missing", "loc": ("body",), "msg": "Field required", "input": None}]
+        )
+    try:
+        return model.model_validate(parse_json(raw), from_attributes=True)
+    except json.JSONDecodeError as error:
+        raise RequestValidationError(
+            [{"type": "json_invalid", "loc": ("body", error.pos), "msg": "JSON decode error"}]
+        ) from error
+    except ValidationError as error:
+        raise RequestValidationError(
+            [{**item, "loc": ("body", *item["loc"])} for item in error.errors()]
+        ) from error
+
+
 class StrictRequest(Request):
     async def json(self) -> Any:
         return parse_json(await self.body())
@@ -76,9 +104,13 @@ class StrictRoute(APIRoute):
 def check_media_type(request: Request) -> None:
     media = request.headers.get("content-type", "")
     if not (JSON_MEDIA.match(media) or FORM_MEDIA.match(media)):
-        raise Problem(
-            415,
-            "unsupported_media_type",
-            "Send the body as application/json.",
-            field="header.content-type",
-        )
+        raise unsupported_media_type()
+
+
+def unsupported_media_type() -> Problem:
+    return Problem(
+        415,
+        "unsupported_media_type",
+        "Send the body as application/json.",
+        field="header.content-type",
+    )

@@ -33,6 +33,8 @@ def configure(settings: ServiceSettings) -> None:
 
 def current_traceparent() -> str | None:
     """The W3C traceparent of the running span, or None outside any."""
+    if not trace.get_current_span().get_span_context().is_valid:
+        return None
     carrier: dict[str, str] = {}
     PROPAGATOR.inject(carrier)
     return carrier.get("traceparent")
@@ -47,8 +49,11 @@ def span(
     attributes: dict[str, str | int] | None = None,
 ) -> Iterator[Span]:
     """A span that continues `traceparent` when there is one."""
-    context = PROPAGATOR.extract({"traceparent": traceparent}) if traceparent else None
     tracer = trace.get_tracer("common")
+    if traceparent is None and isinstance(tracer, trace.ProxyTracer):
+        yield trace.INVALID_SPAN  # traces are off, and there is nothing to pass on
+        return
+    context = PROPAGATOR.extract({"traceparent": traceparent}) if traceparent else None
     with tracer.start_as_current_span(
         name, context=context, kind=kind, attributes=attributes
     ) as started:

@@ -2,11 +2,14 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from functools import wraps
+from types import MappingProxyType
+from typing import ParamSpec, TypeVar
 
 import structlog
-from fastapi import APIRouter, FastAPI, Response
+from fastapi import APIRouter, FastAPI, Request, Response
 from opentelemetry.trace import SpanKind
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.responses import JSONResponse
@@ -24,7 +27,12 @@ BODY_SECONDS_MAX = 20
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 Ready = Callable[[FastAPI], Awaitable[list[str]]]
+Direct = Callable[[Request], Awaitable[Response]]
+NOTHING_DIRECT: Mapping[tuple[str, str], Direct] = MappingProxyType({})
 QUIET = {"/livez", "/readyz", "/metrics"}
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 log = get_logger(__name__)
 
@@ -37,10 +45,13 @@ def create_app(
     lifespan: Lifespan,
     ready: Ready,
     description: str = "",
+    direct: Mapping[tuple[str, str], Direct] = NOTHING_DIRECT,
 ) -> FastAPI:
     """An app with the routers given and the edge around them.
 
-    `ready` names what is not ready; an empty list means ready.
+    `ready` names what is not ready; an empty list means ready. `direct`, by method and path, are
+    requests answered in front of the framework, which takes longer than a short piece of work; the
+    routers describe them all the same.
     """
     app = FastAPI(
         title=title,
@@ -60,7 +71,7 @@ def create_app(
     for router in routers:
         app.include_router(router)
     app.include_router(health_router(lambda: ready(app)))
-    app.add_middleware(Edge)
+    app.add_middleware(Edge, direct=direct)
     return app
 
 
@@ -91,16 +102,33 @@ def health_router(ready: Callable[[], Awaitable[list[str]]]) -> APIRouter:
     return router
 
 
+def at_once(dependency: Callable[P, R]) -> Callable[P, Awaitable[R]]:
+    """A plain function as a dependency that is called where it is needed.
+
+    The framework runs it in a thread otherwise: a hundred times the work of looking up a pool.
+    """
+
+    @wraps(dependency)
+    async def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        return dependency(*args, **kwargs)
+
+    return call
+
+
 class Edge:
     """Bounds the body, refuses NUL in the address, and records each request once."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(
+        self, app: ASGIApp, *, direct: Mapping[tuple[str, str], Direct] = NOTHING_DIRECT
+    ) -> None:
         self.app = app
+        self.direct = direct
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] in QUIET:
             await self.app(scope, receive, send)
             return
+        direct = self.direct.get((scope["method"], scope["path"]))
         started = time.perf_counter()
         status = 500
         request_id = str(new_id())
@@ -126,12 +154,16 @@ class Edge:
         ):
             try:
                 check_address(scope)
-                await self.app(scope, bounded(scope, receive), send_with_id)
+                if direct is not None:
+                    request = Request(scope, bounded(scope, receive))
+                    await (await answer(direct, request))(scope, receive, send_with_id)
+                else:
+                    await self.app(scope, bounded(scope, receive), send_with_id)
             except Problem as problem:
                 await problem.response()(scope, receive, send_with_id)
             finally:
                 seconds = time.perf_counter() - started
-                route = getattr(scope.get("route"), "path", "unmatched")
+                route = scope["path"] if direct else route_of(scope)
                 HTTP_REQUESTS.labels(scope["method"], route, status).inc()
                 HTTP_SECONDS.labels(scope["method"], route).observe(seconds)
                 log.info(
@@ -141,6 +173,19 @@ class Edge:
                     status=status,
                     duration_ms=round(seconds * 1000, 2),
                 )
+
+
+async def answer(direct: Direct, request: Request) -> Response:
+    """The answer given in front of the framework; to errors as the app's handlers give it."""
+    try:
+        return await direct(request)
+    except Exception as error:
+        return await problems.answer_to(request, error)
+
+
+def route_of(scope: Scope) -> str:
+    path: str = getattr(scope.get("route"), "path", "unmatched")
+    return path
 
 
 def header(scope: Scope, name: bytes) -> str | None:

@@ -19,6 +19,7 @@ from timebank.board.exchanges.routes import router as exchanges_router
 from timebank.board.listings.routes import router as listings_router
 from timebank.board.worker import keep_board
 from timebank.contributions.routes import router as contributions_router
+from timebank.direct import DIRECT
 from timebank.events import PUBLISHED
 from timebank.holds.routes import router as holds_router
 from timebank.holds.service import keep_expiring
@@ -85,6 +86,7 @@ def create_app(settings: Settings | None = None, clock: Clock = utc_now) -> Fast
         ],
         lifespan=lifespan,
         ready=ready,
+        direct=DIRECT,
     )
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from datetime import datetime
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Request
@@ -15,7 +15,7 @@ from common.fields import Body, LongText, Minutes, Slug
 from common.idempotency import Answer, IdempotencyKey, run_once
 from common.ids import new_id
 from common.problems import Problem, forbidden, invalid, not_found
-from common.web import StrictRoute
+from common.web import StrictRoute, at_once
 from timebank import service, store
 from timebank.domain import (
     COMMON_KINDS,
@@ -118,9 +118,9 @@ def get_clock(request: Request) -> Clock:
     return clock
 
 
-TheClock = Annotated[Clock, Depends(get_clock)]
-Database = Annotated[Pool, Depends(get_pool)]
-TheLedger = Annotated[Ledger, Depends(get_ledger)]
+TheClock = Annotated[Clock, Depends(at_once(get_clock))]
+Database = Annotated[Pool, Depends(at_once(get_pool))]
+TheLedger = Annotated[Ledger, Depends(at_once(get_ledger))]
 Limit = Annotated[int, Query(ge=1, le=PAGE_MAX)]
 
 
@@ -243,7 +243,7 @@ class PostedView(TransferView):
 
 def view_posted(transfer: Transfer) -> PostedView:
     return PostedView(
-        **view_transfer(transfer).model_dump(),
+        **fields_of(transfer),
         warnings=[
             WarningView(account_id=posting.account_id, left_minutes=posting.left_minutes)
             for posting in transfer.postings
@@ -253,20 +253,24 @@ def view_posted(transfer: Transfer) -> PostedView:
 
 
 def view_transfer(transfer: Transfer, *, with_memo: bool = True) -> TransferView:
+    return TransferView(**fields_of(transfer, with_memo=with_memo))
+
+
+def fields_of(transfer: Transfer, *, with_memo: bool = True) -> dict[str, Any]:
     postings = sorted(transfer.postings, key=lambda item: (item.minutes, item.account_id))
-    return TransferView(
-        transfer_id=transfer.id,
-        city_id=transfer.city_id,
-        kind=transfer.kind,
-        posted_at=transfer.posted_at,
-        occurred_at=transfer.occurred_at,
-        memo=transfer.memo if with_memo else None,
-        reverses=transfer.reverses,
-        postings=[
+    return {
+        "transfer_id": transfer.id,
+        "city_id": transfer.city_id,
+        "kind": transfer.kind,
+        "posted_at": transfer.posted_at,
+        "occurred_at": transfer.occurred_at,
+        "memo": transfer.memo if with_memo else None,
+        "reverses": transfer.reverses,
+        "postings": [
             PostingView(account_id=posting.account_id, minutes=posting.minutes)
             for posting in postings
         ],
-    )
+    }
 
 
 @router.post("/transfers", status_code=201)
