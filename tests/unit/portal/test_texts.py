@@ -1,13 +1,22 @@
 """Every text that the pages say exists in both languages, and no text is left over."""
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from importlib.resources import files
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
+from portal.board import calls as board
+from portal.board.exchanges import BUTTONS
+from portal.contributions import calls as contributions
 from portal.i18n import LANGUAGES, Speech, catalogue
+from portal.me.routes import VISIBILITIES
+from portal.notices import calls as notices
+from portal.pledges import calls as pledges
+from portal.solidarity import calls as solidarity
+from portal.solidarity.routes import PURPOSES
 
 # Said of what the services name, so that the code holds only the beginning of the key.
 FAMILIES = (
@@ -24,6 +33,17 @@ FAMILIES = (
     "period.",
     "side.",
     "solidarity.",
+    "category.",
+    "board.kind_",
+    "board.what_",
+    "found.",
+    "match.",
+    "exchange.",
+    "step.",
+    "listing.visibility_",
+    "notices.email_",
+    "me.seen_by_",
+    "erase.",
     "standing.",
 )
 
@@ -88,3 +108,76 @@ def test_times_are_those_of_the_place() -> None:
     assert Speech("fr").time(moment, "Europe/Paris") == "00:30"
     assert Speech("fr").day(moment, "Europe/Paris") == "jeudi 2 juillet"
     assert Speech("en").time(moment, "Not/A_Zone") == "22:30"
+
+
+def named_by_services() -> list[str]:
+    """The keys that are put together from what a service may say."""
+    families = {
+        "activity": contributions.ACTIVITIES,
+        "category": board.CATEGORIES,
+        "board": [f"kind_{kind}" for kind in board.KINDS] + [f"what_{w}" for w in board.WHATS],
+        "contribution": [
+            status + end
+            for status in get_args(contributions.Contribution.model_fields["status"].annotation)
+            for end in ("", "_mine", "_text")
+        ],
+        "side": get_args(contributions.Version.model_fields["side"].annotation),
+        "period": get_args(pledges.Period.model_fields["state"].annotation),
+        "standing": [
+            name + end
+            for name in get_args(pledges.Standing.model_fields["standing"].annotation)
+            for end in ("", "_text")
+        ],
+        "solidarity": [
+            *get_args(solidarity.HelpRequest.model_fields["status"].annotation),
+            *(f"for_{one}" for one in PURPOSES),
+        ],
+        "exchange": [
+            status + end
+            for status in (*STEPS_LEAD_TO, "requested", "expired")
+            for end in ("", "_text")
+        ],
+        "step": [step.replace("-", "_") for step in (*BUTTONS, "damaged", "rule")],
+        "notices": [f"email_{one}" for one in notices.EMAIL_CHOICES],
+        "me": [f"seen_by_{one}" for one in VISIBILITIES],
+        "found": ["title", "skill", "text", "similar"],
+        "match": ["skill", "category", "words", "near", "same_city", "schedule", "price"],
+    }
+    return [f"{family}.{name}" for family, names in families.items() for name in names]
+
+
+STEPS_LEAD_TO = (
+    "agreed",
+    "handed_over",
+    "claimed",
+    "done",
+    "returned",
+    "settled",
+    "declined",
+    "cancelled",
+)
+
+
+@pytest.mark.parametrize("key", named_by_services())
+def test_there_are_words_for_all_that_a_service_may_name(key: str) -> None:
+    assert key in catalogue()
+
+
+def test_french_signs_stay_with_their_word() -> None:
+    assert str(Speech("fr")("log.how_long")).endswith("temps\u202f?")
+    assert "«\u00a0" in str(Speech("fr")("found.title", word="vélo"))
+
+
+def test_the_first_of_a_month_is_an_ordinal_in_french() -> None:
+    day = date(2026, 12, 1)
+    assert Speech("fr").on(day) == "mardi 1er décembre"
+    assert Speech("fr").short(day) == "1er déc. 2026"
+    assert Speech("fr").on(date(2026, 12, 11)) == "vendredi 11 décembre"
+    assert Speech("en").on(day) == "Tuesday 1 December"
+
+
+@pytest.mark.parametrize(
+    ("metres", "words"), [(0, "50 m"), (340, "350 m"), (1240, "1.2 km"), (23400, "23 km")]
+)
+def test_distances_are_no_finer_than_what_is_known(metres: int, words: str) -> None:
+    assert Speech("en").distance(metres) == words

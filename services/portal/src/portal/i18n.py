@@ -28,8 +28,15 @@ def catalogue() -> dict[str, dict[str, Text]]:
         for key, text in tomllib.loads(file.read_text("utf-8")).items():
             if key in texts:
                 raise ValueError(f"{key} is said twice")
-            texts[key] = text
+            texts[key] = {**text, "fr": in_french(text["fr"])}
     return texts
+
+
+def in_french(text: Text) -> Text:
+    """With the spaces of French typography, which do not break a line: before `:`, `?` and such."""
+    if not isinstance(text, str):
+        return {form: str(in_french(words)) for form, words in text.items()}
+    return re.sub(r" (?=[:»])|(?<=«) ", "\u00a0", re.sub(r" (?=[;?!])", "\u202f", text))
 
 
 def preferred(cookie: str | None, accept_language: str | None) -> str:

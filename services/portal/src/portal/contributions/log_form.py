@@ -17,7 +17,7 @@ LOG_FIELDS = (
     "own",
     "activity",
     "performed_on",
-    "to",
+    "whom",
     "person",
     "person_id",
     "place_id",
@@ -38,7 +38,7 @@ def empty_log(day: date, activity: str) -> Form:
             "minutes": "60",
             "activity": activity,
             "performed_on": day.isoformat(),
-            "to": "commons",
+            "whom": "commons",
         }
     )
 
@@ -116,9 +116,9 @@ async def read_log(
     contribution_id = as_uuid(form["contribution_id"]) or new_id()
     claim = claim_of(form, today)
     choices: list[Person] | None = None
-    to: dict[str, Any] = {"kind": form.choice("to", ("commons", "member", "outsider"))}
+    to: dict[str, Any] = {"kind": form.choice("whom", ("commons", "member", "outsider"))}
     # A name that was typed is meant, whether or not the choice beside it was made.
-    if form["person"] or form["to"] == "member":
+    if form["person"] or form["whom"] == "member":
         person: UUID | None = None
         if form["person"]:
             match = await find_person(visit, form["person"], as_uuid(form["person_id"]))

@@ -61,15 +61,6 @@ async def read_all(visit: CurrentVisit) -> Response:
     return visit.redirect("/notices")
 
 
-@router.post("/notices/{notice_id}")
-async def read(visit: CurrentVisit, notice_id: UUID) -> Response:
-    """Go where a notice leads; it is read from then on."""
-    fields = await visit.form()
-    member = visit.member()
-    notice = await calls.read(visit.network, member.access_token, notice_id, once_of(fields))
-    return visit.redirect(page_of(notice))
-
-
 # --- how to be told
 
 
@@ -111,3 +102,15 @@ async def choose(visit: CurrentVisit) -> Response:
     except Refused as refused:
         return visit.refused(refused, "/notices/preferences")
     return visit.redirect("/notices/preferences?saved")
+
+
+# --- one of them; last, because its path is also that of the others
+
+
+@router.post("/notices/{notice_id}")
+async def read(visit: CurrentVisit, notice_id: UUID) -> Response:
+    """Go where a notice leads; it is read from then on."""
+    fields = await visit.form()
+    member = visit.member()
+    notice = await calls.read(visit.network, member.access_token, notice_id, once_of(fields))
+    return visit.redirect(page_of(notice))

@@ -18,7 +18,7 @@ from portal.visit import CurrentVisit, Visit
 router = APIRouter()
 
 MEMO_CHARS_MAX = 200
-GIFT_FIELDS = ("transfer_id", "to", "to_id", "to_account", "minutes", "memo")
+GIFT_FIELDS = ("transfer_id", "person", "person_id", "to_account", "minutes", "memo")
 
 
 def own_account(accounts: list[Account]) -> Account | None:
@@ -105,14 +105,14 @@ async def read_gift(
         account = form.read("to_account", as_uuid, "time.bad_account")
         if account is not None and account == source:
             form.wrong("to_account", "problem.same_account")
-    elif form["to"]:
-        match = await find_person(visit, form["to"], as_uuid(form["to_id"]))
+    elif form["person"]:
+        match = await find_person(visit, form["person"], as_uuid(form["person_id"]))
         person = match.person.member_id if match.person else None
         if match.person is None:
             choices = match.choices
-            form.wrong("to", "person.several" if choices else "person.nobody")
+            form.wrong("person", "person.several" if choices else "person.nobody")
     else:
-        form.wrong("to", "time.to_whom")
+        form.wrong("person", "time.to_whom")
     if form.errors or source is None or transfer_id is None or minutes is None:
         return None, choices
     return Gift(transfer_id, source, account, person, minutes, memo), None

@@ -1,0 +1,258 @@
+"""What must hold on every page: nothing typed becomes markup, and no service that is away, slow or
+talking nonsense makes a page fail."""
+
+from typing import Any
+
+import httpx
+import pytest
+
+FakeNetwork = Any
+Submit = Any
+
+EMAIL, PASSWORD = "claire@example.org", "correct horse"
+MARKUP = "<img src=x onerror=alert(1)>\"'&{{7*7}}"
+ME = "0192f000-0000-7000-8000-000000000001"
+PAUL = "0192f000-0000-7000-8000-0000000000c1"
+CARD = "0192f000-0000-7000-8000-0000000000c9"
+ONE = "0192f000-0000-7000-8000-0000000000d1"
+LISTING = "0192f000-0000-7000-8000-0000000000e1"
+MINE = "0192f000-0000-7000-8000-0000000000e2"
+EXCHANGE = "0192f000-0000-7000-8000-0000000000f1"
+NOTICE = "0192f000-0000-7000-8000-0000000000fa"
+
+PAGES = (
+    "/",
+    "/places",
+    "/co-pass",
+    "/inside",
+    "/time",
+    "/time/log",
+    "/time/give",
+    "/time/statement",
+    "/time/to-confirm",
+    "/time/contributions",
+    "/time/contributions?role=beneficiary",
+    f"/time/contributions/{ONE}",
+    f"/time/contributions/{ONE}/edit",
+    "/time/disputes",
+    "/time/pledge",
+    "/time/solidarity/give",
+    "/time/solidarity/ask",
+    "/time/solidarity/requests",
+    "/board",
+    "/board?q=x&near=Halle",
+    "/board/mine",
+    "/board/matches",
+    "/board/new",
+    f"/board/{LISTING}",
+    f"/board/{MINE}",
+    f"/board/{MINE}/edit",
+    "/board/exchanges",
+    f"/board/exchanges/{EXCHANGE}",
+    "/notices",
+    "/notices/preferences",
+    "/me",
+    "/me/erase",
+)
+FORMS = {
+    "/time/give": {"person": MARKUP, "minutes": MARKUP, "memo": MARKUP, "to_account": MARKUP},
+    "/time/log": {"own": MARKUP, "person": MARKUP, "note": MARKUP, "performed_on": MARKUP},
+    f"/time/contributions/{ONE}/edit": {"own": MARKUP, "note": MARKUP, "activity": MARKUP},
+    "/time/pledge": {"minutes": MARKUP, "skills": MARKUP},
+    "/time/solidarity/give": {"minutes": MARKUP},
+    "/time/solidarity/ask": {"minutes": MARKUP, "reason": MARKUP, "purpose": MARKUP},
+    "/board/new": {
+        "title": MARKUP,
+        "text": MARKUP,
+        "where": MARKUP,
+        "skills": MARKUP,
+        "price": MARKUP,
+        "schedule": MARKUP,
+        "from_0": MARKUP,
+    },
+    f"/board/{LISTING}": {"message": MARKUP, "minutes": MARKUP},
+    "/notices/preferences": {"email": MARKUP, "language": MARKUP},
+    "/me/erase": {"password": MARKUP},
+}
+
+
+@pytest.fixture
+def full(network: FakeNetwork) -> FakeNetwork:
+    """Everybody's words, each of them markup."""
+    network.me |= {
+        "member_id": ME,
+        "display_name": MARKUP,
+        "roles": ["member", "steward", "operator", "mediator"],
+    }
+    network.add_person(MARKUP, PAUL)
+    network.add_place(MARKUP, address=MARKUP, attribution=MARKUP)
+    network.add_card(MARKUP)
+    network.accounts.append(
+        {
+            "account_id": CARD,
+            "kind": "member",
+            "balance_minutes": 5,
+            "floor_minutes": -600,
+            "status": "open",
+        }
+    )
+    network.postings.append({"minutes": 5, "posted_at": "2026-11-20T10:00:00Z", "memo": MARKUP})
+    word = {
+        "minutes": 60,
+        "note": MARKUP,
+        "written_by": PAUL,
+        "written_at": "2026-11-21T10:00:00Z",
+    }
+    network.hours.add(
+        contribution_id=ONE, giver_id=ME, status="disputed", version=2, note=MARKUP, counter=word
+    )
+    other = network.hours.add(note=MARKUP, beneficiary={"kind": "member", "id": ME})
+    network.hours.waiting = [other["contribution_id"]]
+    network.promises.add_pledge()
+    network.promises.add_request(reason=MARKUP)
+    network.promises.add_request(member_id=ME)
+    board = network.board
+    board.me = ME
+    words = {"title": MARKUP, "text": MARKUP, "schedule": {"text": MARKUP, "slots": []}}
+    listing = board.add(listing_id=LISTING, **words)
+    mine = board.add(listing_id=MINE, owner_id=ME, what="lend", deposit_minutes=60, **words)
+    found = [{"word": MARKUP, "found_in": "title"}]
+    board.hits = [{"listing": listing, "distance_m": 5, "reasons": found}]
+    why = [{"code": code, "points": 1, "value": MARKUP} for code in ("skill", "words", "same_city")]
+    board.matches = [
+        {"your_listing_id": MINE, "listing": listing, "points": 3, "reasons": why},
+    ]
+    board.add_exchange(
+        mine,
+        exchange_id=EXCHANGE,
+        status="claimed",
+        message=MARKUP,
+        claimed_minutes=30,
+        claim_note=MARKUP,
+        ruling_note=MARKUP,
+    )
+    network.news.add("exchange.requested", MARKUP, exchange_id=EXCHANGE)["notice_id"] = NOTICE
+    return network
+
+
+@pytest.fixture
+async def signed_in(
+    full: FakeNetwork, visitor: httpx.AsyncClient, submit: Submit
+) -> httpx.AsyncClient:
+    answer = await submit(visitor, "/sign-in", email=EMAIL, password=PASSWORD)
+    assert answer.status_code == 303
+    return visitor
+
+
+@pytest.mark.parametrize("path", PAGES)
+async def test_nothing_that_people_write_becomes_markup(
+    signed_in: httpx.AsyncClient, path: str
+) -> None:
+    page = await signed_in.get(path)
+    assert page.status_code == 200, path
+    assert_plain(page.text)
+
+
+def assert_plain(text: str) -> None:
+    assert "<img" not in text.lower()
+    assert "onerror=alert(1)>" not in text
+    assert "{49}" not in text
+    assert "'&{{" not in text  # the quote is escaped wherever it stands
+
+
+@pytest.mark.parametrize("path", FORMS)
+async def test_what_is_typed_comes_back_as_it_was_typed_and_no_more(
+    signed_in: httpx.AsyncClient, submit: Submit, path: str
+) -> None:
+    page = await submit(signed_in, path, **FORMS[path])
+    assert page.status_code == 422, path
+    assert_plain(page.text)
+
+
+@pytest.mark.parametrize("service", ["identity", "timebank", "places", "access"])
+async def test_no_page_fails_for_a_service_that_is_away(
+    signed_in: httpx.AsyncClient, full: FakeNetwork, service: str
+) -> None:
+    full.down.add(service)
+    for path in PAGES:
+        page = await signed_in.get(path)
+        assert page.status_code in (200, 503), path
+        assert "An error on our side" not in page.text
+
+
+async def test_no_page_fails_for_answers_that_are_nonsense(
+    signed_in: httpx.AsyncClient, full: FakeNetwork
+) -> None:
+    full.garbage = True
+    for path in PAGES:
+        page = await signed_in.get(path)
+        assert page.status_code in (200, 503), path
+
+
+@pytest.mark.parametrize("path", FORMS)
+async def test_no_form_fails_for_services_that_are_away(
+    signed_in: httpx.AsyncClient, full: FakeNetwork, submit: Submit, path: str
+) -> None:
+    shown = await signed_in.get(path)
+    token = shown.text.partition('name="form_token" value="')[2].partition('"')[0]
+    full.down |= {"identity", "timebank", "places", "access"}
+    good = {
+        "form_token": token,
+        "minutes": "60",
+        "activity": "cooking",
+        "performed_on": "2026-11-23",
+        "whom": "commons",
+        "person": "Paul Martin",
+        "purpose": "pledge",
+        "kind": "offer",
+        "what": "service",
+        "title": "x",
+        "category": "other",
+        "visibility": "city",
+        "email": "each",
+        "language": "fr",
+        "password": PASSWORD,
+        "sure": "yes",
+    }
+    answer = await signed_in.post(path, data=good)
+    assert answer.status_code == 503, path
+
+
+@pytest.mark.parametrize("path", [path for path in PAGES if path not in ("/", "/places")])
+async def test_pages_of_members_are_for_members(visitor: httpx.AsyncClient, path: str) -> None:
+    answer = await visitor.get(path)
+    assert answer.status_code == 303, path
+    assert answer.headers["location"].startswith("/sign-in?next=")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/time/log",
+        "/time/give",
+        "/time/pledge",
+        f"/time/contributions/{ONE}/confirm",
+        f"/time/contributions/{ONE}/edit",
+        f"/time/pledge/{ONE}/end",
+        "/time/solidarity/give",
+        f"/time/solidarity/requests/{ONE}/grant",
+        "/board/new",
+        f"/board/{MINE}",
+        f"/board/{MINE}/edit",
+        f"/board/{MINE}/close",
+        f"/board/exchanges/{EXCHANGE}/agree",
+        "/notices/read-all",
+        f"/notices/{NOTICE}",
+        "/notices/preferences",
+        "/me/visibility",
+        "/me/erase",
+    ],
+)
+async def test_no_other_site_can_press_a_button(
+    signed_in: httpx.AsyncClient, full: FakeNetwork, path: str
+) -> None:
+    before = len(full.calls)
+    for headers in ({"origin": "https://evil.example"}, {"sec-fetch-site": "cross-site"}, {}):
+        answer = await signed_in.post(path, data={"minutes": "5"}, headers=headers)
+        assert answer.status_code == 403, path
+    assert len(full.calls) == before
