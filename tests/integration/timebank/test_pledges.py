@@ -2,17 +2,21 @@
 
 import asyncio
 from datetime import UTC, date, datetime
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import asyncpg
+import orjson
 import pytest
+from jsonschema import Draft202012Validator
 
 from common.ids import new_id
 from timebank.domain import Actor, Rejected
 from timebank.pledges import service, store
 from timebank.verify import verify_books
 
+EVENTS = Path(__file__).parents[3] / "contracts" / "events"
 NOW = datetime(2026, 11, 22, 10, 0, tzinfo=UTC)
 
 
@@ -114,6 +118,8 @@ async def test_a_member_pledges_and_reads_what_is_owed(bank: Any) -> None:
     )
     assert event["key"] == own
     assert event["payload"]["terms"] == [{"from_month": "2026-11-01", "minutes_per_month": 300}]
+    schema = orjson.loads((EVENTS / "timebank.pledge.changed.v1.json").read_bytes())
+    Draft202012Validator(schema).validate(event["payload"])
     listed = await anna.get("pledges", member_id=str(bank.members["anna"]))
     assert [item["pledge_id"] for item in listed.json()["items"]] == [own]
 

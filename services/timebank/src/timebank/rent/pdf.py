@@ -19,9 +19,9 @@ def to_pdf(statement: RentStatement, made_at: datetime) -> bytes:
     page.set_title("Loyer payé en temps / Rent paid in time")
     page.set_creation_date(made_at)
     page.add_page()
-    page.set_font("Helvetica", "B", 15)
+    page.set_font("Noto", size=15)
     page.cell(0, 9, "Loyer payé en temps / Rent paid in time", new_x=XPos.LMARGIN, new_y=YPos.NEXT)
-    page.set_font("Helvetica", size=10)
+    page.set_font("Noto", size=10)
     for text in (
         f"{statement.city_id} · {statement.organisation_id}",
         f"{statement.month:%Y-%m}",
@@ -29,11 +29,11 @@ def to_pdf(statement: RentStatement, made_at: datetime) -> bytes:
     ):
         page.cell(0, 6, text, new_x=XPos.LMARGIN, new_y=YPos.NEXT)
     page.ln(4)
-    page.set_font("Helvetica", "B", 9)
+    page.set_font("Noto", size=9)
     for width, head in zip(WIDTHS, HEADS, strict=True):
         page.cell(width, 7, head, border="B", align="L" if head in HEADS[:2] else "R")
     page.ln()
-    page.set_font("Helvetica", size=8)
+    page.set_font("Noto", size=8)
     for line in statement.lines:
         amount = "annulé / reversed" if line.reversed else euros(line.credit_cents)
         cells = (
