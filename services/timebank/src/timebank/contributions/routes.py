@@ -1,16 +1,15 @@
 """Contributions over HTTP."""
 
-import re
 from dataclasses import replace
 from datetime import date, datetime, timedelta
 from typing import Annotated, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Request
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from common.db import Conn
-from common.fields import Body, LongText, Slug
+from common.fields import Body, Day, LongText, Slug
 from common.idempotency import IdempotencyKey
 from common.ids import new_id
 from common.problems import forbidden, invalid, not_found
@@ -55,17 +54,8 @@ from timebank.routes import (
 router = APIRouter(prefix="/v1", route_class=StrictRoute)
 
 EDGES_MAX = 20_000
-DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
-def written_day(value: object) -> object:
-    """Refuse numbers and instants, which would be taken for a day by a guess."""
-    if not isinstance(value, str) or not DAY.fullmatch(value):
-        raise ValueError("must be a day, written YYYY-MM-DD")
-    return value
-
-
-Day = Annotated[date, BeforeValidator(written_day, json_schema_input_type=date)]
 Worked = Annotated[int, Field(strict=True, ge=1, le=MINUTES_MAX)]
 WorkedOrNot = Annotated[int, Field(strict=True, ge=0, le=MINUTES_MAX)]
 VersionNumber = Annotated[int, Field(strict=True, ge=1, le=VERSIONS_MAX)]
