@@ -190,7 +190,8 @@ async def make_database(postgres_url: str) -> AsyncIterator[MakeDatabase]:
     async def make(service: str, folder: Path) -> str:
         source = await template(service, folder)
         name = f"test_{service}_{uuid4().hex[:12]}"
-        await admin.execute(f"CREATE DATABASE {name} TEMPLATE {source}")
+        # Without fsync, copying the files takes a third of the time that logging each page does.
+        await admin.execute(f"CREATE DATABASE {name} TEMPLATE {source} STRATEGY file_copy")
         made.append(name)
         return f"{base}/{name}"
 
