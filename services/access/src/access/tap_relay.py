@@ -137,12 +137,11 @@ class TapRelay:
     async def send(self, producer: AIOKafkaProducer, entries: Sequence[Entry]) -> None:
         """Send taps and await their acknowledgement. Raises TimeoutError, KafkaError."""
         async with asyncio.timeout(kafka.SEND_TIMEOUT_S):
-            sends = []
-            for entry in entries:
-                key, value, headers = to_message(tap_event(entry))
-                topic = self.settings.prefixed(TAPS.name)
-                sends.append(await producer.send(topic, value=value, key=key, headers=headers))
-            await asyncio.gather(*sends)
+            await kafka.send_all(
+                producer,
+                self.settings.prefixed(TAPS.name),
+                (to_message(tap_event(entry)) for entry in entries),
+            )
 
     async def _watch(self, pipe: RedisPipe, missing: Sequence[Entry]) -> None:
         waiting = await pipe.call("XLEN", STREAM)
