@@ -1,4 +1,5 @@
-"""The story of the first door, told step by step on the terminal, each step checked.
+"""The story of the network, told step by step on the terminal, each step checked: the first door,
+then the life around the time bank (demo_life.py).
 
 Every step restores what it needs before it begins, so the story can be told any number of times.
 """
@@ -8,9 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
-from enum import StrEnum
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 from uuid import uuid4
@@ -31,6 +30,7 @@ from copass.demo_api import (
     open_api,
 )
 from copass.demo_data import Card, DemoNetwork, Door, demo_network
+from copass.demo_life import LIFE_STEPS
 from copass.demo_state import (
     ADMIN,
     DemoState,
@@ -41,32 +41,15 @@ from copass.demo_state import (
     service_urls,
     steward_of,
 )
+from copass.demo_story import Failed as Failed
+from copass.demo_story import Lang as Lang
+from copass.demo_story import Step
+from copass.demo_story import expect as expect
 from copass.statistics import percentiles
 
 EFFECT_WITHIN_S = 30.0  # how long a block or an unblock may take to arrive before a step fails
 UNKNOWN_UID = "00DEADBEEF0000"
 BENCH_TRIALS = 200
-
-
-class Lang(StrEnum):
-    fr = "fr"
-    en = "en"
-
-
-class Failed(Exception):
-    """A step did not hold; the text says what came instead."""
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    title: Mapping[str, str]
-    tell: Callable[[Story], Awaitable[str]]
-
-
-def expect(answer: TapAnswer, decision: str, reason: str) -> TapAnswer:
-    if (answer.decision, answer.reason) != (decision, reason):
-        raise Failed(f"{answer.decision} ({answer.reason}) ≠ {decision} ({reason})")
-    return answer
 
 
 class Story:
@@ -330,6 +313,7 @@ STEPS = (
     Step(
         {"fr": "Un transfert de 90 minutes", "en": "A transfer of 90 minutes"}, Story.ninety_minutes
     ),
+    *LIFE_STEPS,
     Step({"fr": "La somme des soldes", "en": "The sum of all balances"}, Story.sum_is_zero),
 )
 
@@ -397,7 +381,7 @@ def demo(
     ] = False,
     trials: Annotated[int, typer.Option(min=1, max=10_000)] = BENCH_TRIALS,
 ) -> None:
-    """Tell the story of the first door; exit code 0 only if every step held."""
+    """Tell the story of a door and of a life; exit code 0 only if every step held."""
     console = Console(soft_wrap=True)
     try:
         held = uvloop.run(run_demo(home, lang, trials if bench else 0, console))

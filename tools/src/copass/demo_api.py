@@ -135,6 +135,14 @@ class Api:
         query = f"?{urlencode(params)}" if params else ""
         return await self._send(service, "GET", path + query, headers)
 
+    async def download(self, service: str, path: str, login: Login) -> bytes:
+        """A file, as it is."""
+        headers = {"Authorization": f"Bearer {await self.token(login)}"}
+        answer = await self._fetch(service, "GET", path, headers)
+        if answer.status != 200:
+            parse(answer, f"GET {service} {path}")
+        return answer.body
+
     async def command(
         self,
         service: str,
@@ -182,6 +190,18 @@ class Api:
         headers: Mapping[str, str],
         body: bytes = b"",
     ) -> dict[str, Any]:
+        answer = await self._fetch(service, method, path, headers, body)
+        return parse(answer, f"{method} {service} {path}")
+
+    async def _fetch(
+        self,
+        service: str,
+        method: str,
+        path: str,
+        headers: Mapping[str, str],
+        body: bytes = b"",
+    ) -> Answer:
+        """The first answer that another try would not better, within the time to wait."""
         url = self._urls[service] + path
         deadline = time.monotonic() + self._retry_for_s
         pause_s = 0.05
@@ -189,7 +209,7 @@ class Api:
             try:
                 answer = await self._client.request(method, url, headers, body)
                 if answer.status not in RETRIED:
-                    return parse(answer, f"{method} {service} {path}")
+                    return answer
                 trouble = f"{answer.status} {answer.body[:200].decode(errors='replace')}"
             except (OSError, TimeoutError) as error:
                 trouble = f"{type(error).__name__} {error}"

@@ -17,7 +17,8 @@ from typing import Any, Literal
 from uuid import NAMESPACE_URL, UUID, uuid5
 
 NAMESPACE = uuid5(NAMESPACE_URL, "https://copass.example/demo")
-VERSION = 1  # raise it when the shape of the demo network changes: the next `make up` seeds again
+VERSION = 1  # of the ids: raise it only when nothing of before may stay
+LIFE = 1  # raise it when more belongs to the demo network: the next `make up` seeds what is missing
 MEMBERS_PER_CITY = 30
 PASSWORD = "copass-demo-2026"  # noqa: S105 - public on purpose: it opens invented accounts only
 OPERATOR_CITY = "nantes"  # where an operator can log in; a steward can in every city
@@ -130,7 +131,8 @@ def demo_network() -> DemoNetwork:
 
 def fingerprint(raw: bytes) -> str:
     """Changes when the places file or this program's idea of the network changes."""
-    return hashlib.sha256(b"%d/%d/" % (VERSION, MEMBERS_PER_CITY) + raw).hexdigest()[:16]
+    numbers = b"%d/%d/%d/" % (VERSION, LIFE, MEMBERS_PER_CITY)
+    return hashlib.sha256(numbers + raw).hexdigest()[:16]
 
 
 def build_network(data: dict[str, Any], *, fingerprint: str) -> DemoNetwork:
@@ -176,6 +178,7 @@ def citizens(city: City, places: Sequence[Place]) -> Iterator[Member]:
         elif n == 1:
             roles = ("operator",)
             if city.city_id == OPERATOR_CITY:  # a login costs the seed a slow hash of its password
+                roles = ("operator", "animator")
                 email = f"operator@{city.city_id}.example"
         elif n <= 6:
             roles, home = ("resident",), {house: "resident"}
@@ -189,8 +192,9 @@ def personas() -> Iterator[Member]:
     house = str(demo_id("place", "house-bourges"))
     for key, name, email, roles, home in (
         ("demo-traveller", "Ada Voyageuse", "member@copass.example", (), {}),
-        ("demo-resident", "Rémi Résident", "resident@copass.example", ("resident",),
+        ("demo-resident", "Rémi Résident", "resident@copass.example", ("resident", "animator"),
          {house: "resident"}),
+        ("demo-late", "Lise Tardive", "late@copass.example", ("resident",), {house: "resident"}),
         ("demo-loser", "Lou Perdtout", None, (), {}),
         ("demo-first", "Prem Premier", None, (), {}),
         ("demo-second", "Deva Deuxième", None, (), {}),

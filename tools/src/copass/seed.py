@@ -19,9 +19,11 @@ import uvloop
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from copass.demo_api import Api, ApiError, Unreachable, base_urls, new_tap, open_api
+from copass.demo_api import Api, ApiError, Login, Unreachable, base_urls, new_tap, open_api
 from copass.demo_data import PASSWORD, Card, City, DemoNetwork, Door, Member, Place, demo_network
+from copass.demo_life_data import demo_life
 from copass.demo_state import ADMIN, DemoState, Home, load_state, save_state
+from copass.seed_life import LifeSeeder
 
 CONCURRENCY = 16  # requests under way; more only makes queues on a small machine
 NEW_KEY_AFTER_S = 10.0
@@ -31,6 +33,7 @@ OPENED_WITHIN_S = 30.0  # from the last request until every door knows what it m
 LATER = frozenset({"request_in_progress", "unknown_city"})
 LATER_TRIES, LATER_PAUSE_S = 150, 0.2
 NEWS_UNDER_WAY = frozenset({401, 403, 404})  # access has not heard of the reader or the door
+MADE = ("cities", "members", "cards", "places", "doors")
 BLANK_CARD = "00B1A4C0"  # a card that nobody issued, with which an installer tests a door
 
 T = TypeVar("T")
@@ -54,7 +57,10 @@ class Seeder:
         async with asyncio.TaskGroup() as group:
             group.create_task(self.people())
             group.create_task(self.each("places", self.network.places, self.place))
-        await self.each("opened", self.network.doors(), self.opened)
+        life = LifeSeeder(self.api, self.network, self.make, self.advance)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(life.run())
+            group.create_task(self.each("opened", self.network.doors(), self.opened))
 
     async def people(self) -> None:
         await self.each("members", self.network.members, self.member)
@@ -82,15 +88,16 @@ class Seeder:
         name: str,
         *,
         method: str = "POST",
+        login: Login = ADMIN,
     ) -> dict[str, Any] | None:
-        """Sends one command. None when the thing is there already (409)."""
+        """Sends one command. None when the thing is there already (409, or its id is taken)."""
         key = f"demo:{self.network.fingerprint}:{name}"
         for _ in range(LATER_TRIES):
             try:
-                return await self.api.command(service, method, path, body, login=ADMIN, key=key)
+                return await self.api.command(service, method, path, body, login=login, key=key)
             except ApiError as error:
                 if error.code not in LATER:
-                    if error.status == 409:
+                    if error.status == 409 or error.code.endswith("_id_reused"):
                         return None
                     raise
             await asyncio.sleep(LATER_PAUSE_S)
@@ -200,6 +207,7 @@ def totals(network: DemoNetwork) -> dict[str, int]:
         "places": len(network.places),
         "doors": doors,
         "opened": doors,
+        "life": sum(life.size for life in demo_life(network)),
     }
 
 
@@ -248,7 +256,7 @@ async def seed_network(
         finally:  # keep the keys that were told, whatever happened
             save_state(home, network, DemoState(network.fingerprint, complete, keys))
     seconds = time.monotonic() - started
-    made = ", ".join(f"{n} {name}" for name, n in totals(network).items() if name != "opened")
+    made = ", ".join(f"{n} {name}" for name, n in totals(network).items() if name in MADE)
     console.print(f"seeded {made} in {seconds:.1f} s")
 
 
