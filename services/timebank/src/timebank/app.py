@@ -24,6 +24,7 @@ from timebank.events import PUBLISHED
 from timebank.holds.routes import router as holds_router
 from timebank.holds.service import keep_expiring
 from timebank.pledges.routes import router as pledges_router
+from timebank.privacy.routes import router as privacy_router
 from timebank.rent.routes import router as rent_router
 from timebank.routes import router
 from timebank.rules.routes import router as rules_router
@@ -83,6 +84,7 @@ def create_app(settings: Settings | None = None, clock: Clock = utc_now) -> Fast
             rent_router,
             listings_router,
             exchanges_router,
+            privacy_router,
         ],
         lifespan=lifespan,
         ready=ready,

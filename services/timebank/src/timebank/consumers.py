@@ -13,6 +13,7 @@ from common.ids import new_id
 from timebank import service
 from timebank.contributions import store as contributions
 from timebank.pledges import service as pledges
+from timebank.privacy import service as privacy
 from timebank.standings import store as standings_store
 
 GROUP = "timebank"
@@ -57,6 +58,9 @@ def handlers(clock: Clock) -> dict[str, Handler]:
 
     async def on_member(conn: Conn, event: Event) -> None:
         member = MemberChanged.model_validate(event.data)
+        if member.status == "erased":
+            # Before their accounts are closed. Nothing comes after it: whatever the version.
+            await privacy.forget(conn, member.member_id, clock())
         state = service.MemberState(member.member_id, member.city_id, member.status, member.version)
         await service.apply_member(conn, state, clock(), new_id)
         await pledges.follow_member(conn, member.member_id, clock())

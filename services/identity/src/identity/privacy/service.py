@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from common import idempotency
 from common.db import Conn
 from common.problems import Problem, conflict, forbidden, not_found
 from identity import events, service
@@ -56,7 +57,7 @@ async def erase(
     await store.erase_cards(conn, member_id)
     await store.delete_logins(conn, member_id)
     await notices.forget(conn, member_id)
-    await store.forget_answers(conn, member_id)
+    await idempotency.forget(conn, caller=str(member_id), ids=[member_id])
     erased = replace(
         member,
         display_name="",

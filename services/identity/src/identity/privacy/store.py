@@ -58,20 +58,6 @@ async def delete_logins(conn: Conn, member_id: UUID) -> None:
     await conn.execute("DELETE FROM refresh_family WHERE member_id = $1", member_id)
 
 
-async def forget_answers(conn: Conn, member_id: UUID) -> None:
-    """The answers kept for repeated commands: the member's own go; those that tell of the member
-    keep their id alone, and another fingerprint, so that a repeat is refused and does nothing."""
-    await conn.execute(
-        "DELETE FROM idempotency WHERE starts_with(scope, $1::uuid::text || ':')", member_id
-    )
-    await conn.execute(
-        "UPDATE idempotency SET request_sha256 = '',"
-        " body = jsonb_build_object('member_id', $1::uuid)"
-        " WHERE body ->> 'member_id' = $1::uuid::text",
-        member_id,
-    )
-
-
 async def lock_city(conn: Conn, city_id: str) -> None:
     """Held until the transaction ends, by whoever takes a steward away from the city."""
     await conn.execute("SELECT FROM city WHERE city_id = $1 FOR NO KEY UPDATE", city_id)
