@@ -170,10 +170,7 @@ async def test_identity_is_heard_and_standings_are_told_over_kafka(
             fetch_max_wait_ms=kafka_fetch_wait_ms,
         )
         try:
-            heard = [
-                Topic(consumers.MEMBERS, compacted=True),
-                Topic(consumers.CITIES, compacted=True),
-            ]
+            heard = [Topic(name, compacted=True) for name in consumers.handlers(utc_now)]
             await kafka.ensure_topics(settings, [*heard, *PUBLISHED])
             await producer.start()
             for event, topic in ((member(anna), "members"), (city("nantes"), "cities")):
