@@ -3,6 +3,7 @@
 import json
 import os
 import stat
+from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
 
@@ -78,6 +79,15 @@ def test_secrets_are_made_once_and_only_their_owner_reads_them(tmp_path: Path) -
     values = json.loads((tmp_path / "secrets.json").read_text()).values()
     assert len(set(values)) == len(values)
     assert all(len(value) >= 32 for value in values)
+
+
+def test_a_network_of_before_gets_the_secret_that_came_later(tmp_path: Path) -> None:
+    first = asdict(load_or_make_secrets(tmp_path))
+    del first["timebank_key_secret"]
+    (tmp_path / "secrets.json").write_text(json.dumps(first))
+    later = load_or_make_secrets(tmp_path)
+    assert {name: asdict(later)[name] for name in first} == first
+    assert load_or_make_secrets(tmp_path) == later
 
 
 @pytest.mark.parametrize("text", ["", "{", "{}", '{"postgres": ""}', "[]"])

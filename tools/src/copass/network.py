@@ -66,6 +66,7 @@ class Ports:
 
 
 CARD_KEYS = "card-keys.json"
+LATER_SECRET = "timebank_key_secret"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +80,7 @@ class Secrets:
     places: str
     card_pepper: str
     key_secret: str
+    timebank_key_secret: str
     session_secret: str
 
     def database_password(self, service: str) -> str:
@@ -183,6 +185,10 @@ def load_or_make_secrets(home: Path) -> Secrets:
     if path.exists():
         try:
             known = json.loads(path.read_text(encoding="utf-8"))
+            if set(names) - set(known) == {LATER_SECRET}:
+                # A network made before this secret was: nothing is sealed with it yet.
+                known[LATER_SECRET] = secrets.token_hex(24)
+                write_atomically(path, json.dumps(known, indent=1) + "\n")
             if not all(isinstance(known[name], str) and known[name] for name in names):
                 raise ValueError("a secret is empty")
             return Secrets(**{name: known[name] for name in names})
@@ -238,6 +244,8 @@ def environment(network: Network, keys: Secrets, service: str) -> dict[str, str]
     if service == "identity":
         own["KEY_SECRET"] = keys.key_secret
         own["PORTAL_URL"] = network.api_url("portal")
+    if service == "timebank":
+        own["KEY_SECRET"] = keys.timebank_key_secret
     if service == "access":
         own["REDIS_URL"] = network.redis_url
         if not apache:

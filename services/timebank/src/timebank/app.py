@@ -1,6 +1,6 @@
 """The only wiring: builds the API and the worker from settings."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 
@@ -18,6 +18,9 @@ from timebank import consumers
 from timebank.board.exchanges.routes import router as exchanges_router
 from timebank.board.listings.routes import router as listings_router
 from timebank.board.worker import keep_board
+from timebank.clearing.keys import Vault
+from timebank.clearing.routes import router as clearing_router
+from timebank.clearing.service import keep_clearing
 from timebank.contributions.routes import router as contributions_router
 from timebank.direct import DIRECT
 from timebank.events import PUBLISHED
@@ -54,6 +57,7 @@ def create_app(settings: Settings | None = None, clock: Clock = utc_now) -> Fast
             app.state.pool = pool
             app.state.clock = clock
             app.state.ledger = Ledger(pool, clock)
+            app.state.vault = vault_of(settings)
             app.state.verifier = TokenVerifier(
                 issuer=settings.token_issuer,
                 audience=settings.service,
@@ -84,12 +88,19 @@ def create_app(settings: Settings | None = None, clock: Clock = utc_now) -> Fast
             rent_router,
             listings_router,
             exchanges_router,
+            clearing_router,
             privacy_router,
         ],
         lifespan=lifespan,
         ready=ready,
         direct=DIRECT,
     )
+
+
+def vault_of(settings: Settings) -> Vault | None:
+    """What opens the keys of our cities; None where clearing is off."""
+    secret = settings.key_secret.get_secret_value()
+    return Vault(secret) if secret else None
 
 
 async def run(settings: Settings, clock: Clock = utc_now) -> None:
@@ -100,8 +111,18 @@ async def run(settings: Settings, clock: Clock = utc_now) -> None:
         name="timebank-worker",
         max_size=settings.database_pool_max,
     ) as pool:
-        consumer = Consumer(settings, pool, consumers.GROUP, consumers.handlers(clock), clock)
+        consumer = Consumer(
+            settings, pool, consumers.GROUP, consumers.handlers(clock, settings.serves), clock
+        )
         relay = Relay(settings, PUBLISHED, clock)
+        clearing: dict[str, Callable[[], Awaitable[None]]] = {}
+        if vault := vault_of(settings):
+            heard = consumers.clearing_handlers(vault, clock)
+            ears = Consumer(settings, pool, consumers.CLEARING_GROUP, heard, clock)
+            clearing = {
+                "clearing": partial(keep_clearing, pool, vault, clock),
+                "clearing-consumer": ears.run,
+            }
 
         async def ready() -> list[str]:
             await pool.fetchval("SELECT 1")
@@ -110,6 +131,7 @@ async def run(settings: Settings, clock: Clock = utc_now) -> None:
         await run_worker(
             settings,
             tasks={
+                **clearing,
                 "relay": relay.run,
                 "consumer": consumer.run,
                 "holds": partial(keep_expiring, pool, clock),

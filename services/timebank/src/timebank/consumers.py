@@ -1,5 +1,6 @@
 """What the time bank learns from others. It reads the fields that it uses, and no others."""
 
+from collections.abc import Callable
 from typing import Literal
 from uuid import UUID
 
@@ -11,12 +12,18 @@ from common.db import Conn
 from common.events import Event
 from common.ids import new_id
 from timebank import service
+from timebank.clearing import service as clearing
+from timebank.clearing import store as clearing_store
+from timebank.clearing.keys import Vault
+from timebank.clearing.messages import read_message
 from timebank.contributions import store as contributions
+from timebank.events import CITY_KEYS, CLEARING
 from timebank.pledges import service as pledges
 from timebank.privacy import service as privacy
 from timebank.standings import store as standings_store
 
 GROUP = "timebank"
+CLEARING_GROUP = "timebank-clearing"
 CITIES = "identity.cities.v1"
 MEMBERS = "identity.members.v1"
 PLACES = "places.places.v1"
@@ -46,11 +53,37 @@ class PlaceChanged(BaseModel):
     status: Literal["in_network", "suspended", "closed"]
 
 
-def handlers(clock: Clock) -> dict[str, Handler]:
-    """The handlers by topic. Each survives a message that comes twice, and an older one late."""
+class CityKeyChanged(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+    city_id: str
+    version: int = Field(gt=0)
+    public_key: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+
+def clearing_handlers(vault: Vault, clock: Clock) -> dict[str, Handler]:
+    """What other cities, and those of ours, say about clearing."""
+
+    async def on_key(conn: Conn, event: Event) -> None:
+        city = CityKeyChanged.model_validate(event.data)
+        key = bytes.fromhex(city.public_key)
+        await clearing_store.save_peer(conn, city.city_id, key, city.version)
+
+    async def on_message(conn: Conn, event: Event) -> None:
+        await clearing.hear(conn, vault, read_message(event.data), clock())
+
+    return {CITY_KEYS.name: on_key, CLEARING.name: on_message}
+
+
+def handlers(clock: Clock, serves: Callable[[str], bool] = lambda _: True) -> dict[str, Handler]:
+    """The handlers by topic. Each survives a message that comes twice, and an older one late.
+
+    `serves`: whether a city's book is kept here; what is said of others is for other time banks.
+    """
 
     async def on_city(conn: Conn, event: Event) -> None:
         city = CityChanged.model_validate(event.data)
+        if not serves(city.city_id):
+            return
         state = service.CityState(city.city_id, city.status, city.timezone, city.version)
         await service.apply_city(conn, state, clock(), new_id)
         # Days and months end by the city's clock, which may be another one now.
@@ -61,6 +94,8 @@ def handlers(clock: Clock) -> dict[str, Handler]:
         if member.status == "erased":
             # Before their accounts are closed. Nothing comes after it: whatever the version.
             await privacy.forget(conn, member.member_id, clock())
+        if not serves(member.city_id):
+            return
         state = service.MemberState(member.member_id, member.city_id, member.status, member.version)
         await service.apply_member(conn, state, clock(), new_id)
         await pledges.follow_member(conn, member.member_id, clock())

@@ -230,6 +230,10 @@ RejectionCode = Literal[
     "no_agreement",
     "limit_reached",
     "invalid_deadline",
+    "same_city",
+    "unknown_city",
+    "agreement_exists",
+    "agreement_state",
     # The exchange board.
     "wrong_terms",
     "wrong_days",

@@ -22,6 +22,9 @@ NOTICES = Topic("timebank.notices.v1", compacted=False)
 PLEDGES = Topic("timebank.pledges.v1", compacted=True)
 LISTINGS = Topic("timebank.listings.v1", compacted=True)
 EXCHANGES = Topic("timebank.exchanges.v1", compacted=True)
+# What cities say to each other: signed messages, which are facts; and the keys they sign with.
+CLEARING = Topic("timebank.clearing.v1", compacted=False)
+CITY_KEYS = Topic("timebank.cities.v1", compacted=True)
 PUBLISHED = (
     STANDINGS,
     TRANSFERS,
@@ -33,6 +36,8 @@ PUBLISHED = (
     CONTRIBUTIONS,
     LISTINGS,
     EXCHANGES,
+    CLEARING,
+    CITY_KEYS,
 )
 
 STANDING_CHANGED = "timebank.standing.changed.v1"
@@ -44,6 +49,8 @@ HOLD_CHANGED = "timebank.hold.changed.v1"
 PLEDGE_CHANGED = "timebank.pledge.changed.v1"
 LISTING_CHANGED = "timebank.listing.changed.v1"
 EXCHANGE_CHANGED = "timebank.exchange.changed.v1"
+CLEARING_SAID = "timebank.clearing.said.v1"
+CITY_KEY_CHANGED = "timebank.city.changed.v1"
 BOOK_DIFFERS = "timebank.book.differs.v1"
 
 
@@ -217,3 +224,8 @@ def exchange_changed(exchange: Exchange) -> dict[str, Any]:
         "created_at": exchange.created_at.isoformat(),
         "ended_at": exchange.ended_at.isoformat() if exchange.ended_at else None,
     }
+
+
+def city_key_changed(city_id: str, public_key: bytes, *, version: int) -> dict[str, Any]:
+    """The whole public state of a city as clearing knows it: its Ed25519 key, in hexadecimal."""
+    return {"city_id": city_id, "version": version, "public_key": public_key.hex()}

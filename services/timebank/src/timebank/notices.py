@@ -42,6 +42,9 @@ NoticeKind = Literal[
     "hold.expired",
     "transfer.received",
     "limit.changed",
+    "clearing.settled",
+    "clearing.returned",
+    "clearing.received",
 ]
 
 

@@ -259,6 +259,7 @@ async def open_account(
     kind: AccountKind,
     owner_id: UUID | None,
     floor_minutes: int | None,
+    peer_city_id: str | None = None,
     now: datetime,
 ) -> None:
     """Open an account and tell of it, unless the owner has one of this kind in the city."""
@@ -269,6 +270,7 @@ async def open_account(
         kind=kind,
         owner_id=owner_id,
         floor_minutes=floor_minutes,
+        peer_city_id=peer_city_id,
         now=now,
     )
     if opened:

@@ -3,7 +3,7 @@
 from typing import ClassVar
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from common.settings import ServiceSettings
@@ -32,6 +32,22 @@ class Settings(ServiceSettings):
     worker_port: int = 8022
     # How often the worker checks every book against its postings; 0: never.
     check_books_minutes: int = Field(default=60, ge=0, le=10_080)
+
+    # The cities whose books are here, by commas; empty: all. Others are other time banks'.
+    cities: str = Field(default="", pattern=r"^([a-z][a-z0-9-]{1,39}(,[a-z][a-z0-9-]{1,39})*)?$")
+    # Seals the keys with which our cities sign. Without it no city clears with another.
+    key_secret: SecretStr = SecretStr("")
+
+    @field_validator("key_secret")
+    @classmethod
+    def must_be_long(cls, secret: SecretStr) -> SecretStr:
+        if 0 < len(secret.get_secret_value()) < 32:
+            raise ValueError("must have at least 32 characters, or none")
+        return secret
+
+    def serves(self, city_id: str) -> bool:
+        """Whether the city's book is kept here."""
+        return not self.cities or city_id in self.cities.split(",")
 
     def for_app(self) -> "Settings":
         """The settings of everything but the migrations."""

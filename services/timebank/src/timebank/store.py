@@ -307,12 +307,13 @@ async def open_account(
     owner_id: UUID | None,
     floor_minutes: int | None,
     ceiling_minutes: int | None = None,
+    peer_city_id: str | None = None,
     now: datetime,
 ) -> bool:
     """Open an account. False, and nothing done, when the id or the owner has one already."""
     opened = await conn.fetchval(
         "INSERT INTO account (account_id, city_id, kind, owner_id, floor_minutes, opened_at,"
-        " ceiling_minutes) VALUES ($1, $2, $3, $4, $5, $6, $7)"
+        " ceiling_minutes, peer_city_id) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)"
         " ON CONFLICT DO NOTHING RETURNING true",
         account_id,
         city_id,
@@ -321,6 +322,7 @@ async def open_account(
         floor_minutes,
         now,
         ceiling_minutes,
+        peer_city_id,
     )
     return opened is True
 
@@ -417,14 +419,19 @@ async def find_common_account(conn: Conn, city_id: str, kind: AccountKind) -> Ac
 
 
 async def find_account_of(
-    conn: Conn, city_id: str, kind: AccountKind, owner_id: UUID | None
+    conn: Conn,
+    city_id: str,
+    kind: AccountKind,
+    owner_id: UUID | None,
+    peer_city_id: str | None = None,
 ) -> Account | None:
     row = await conn.fetchrow(
         f"{SELECT_ACCOUNT} WHERE city_id = $1 AND kind = $2"
-        " AND owner_id IS NOT DISTINCT FROM $3 AND peer_city_id IS NULL",
+        " AND owner_id IS NOT DISTINCT FROM $3 AND peer_city_id IS NOT DISTINCT FROM $4",
         city_id,
         kind,
         owner_id,
+        peer_city_id,
     )
     return to_account(row) if row else None
 

@@ -1,0 +1,633 @@
+"""Clearing over HTTP: transfers to other cities, agreements between cities, positions."""
+
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import Annotated, Any, Literal, TypeVar
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Query, Request
+from pydantic import AwareDatetime, BaseModel, Field
+
+from common.auth import CurrentPrincipal
+from common.db import Conn
+from common.fields import MINUTES_MAX, Body, LongText, Minutes, Slug
+from common.idempotency import IdempotencyKey
+from common.ids import new_id
+from common.problems import Problem, forbidden, not_found
+from common.web import StrictRoute
+from timebank import store as ledger_store
+from timebank.clearing import domain, service, store
+from timebank.clearing.domain import PERMILLE_MAX, Agreement, Prepare
+from timebank.clearing.keys import Vault
+from timebank.clearing.store import Arrival, Bond, Departure, Position, Reversal
+from timebank.domain import Rejected
+from timebank.routes import PAGE_DEFAULT, CurrentActor, Database, Limit, TheClock, once
+
+router = APIRouter(prefix="/v1", route_class=StrictRoute)
+
+LimitMinutes = Annotated[int, Field(strict=True, ge=0, le=MINUTES_MAX)]
+Permille = Annotated[int, Field(strict=True, ge=0, le=PERMILLE_MAX)]
+
+
+def the_vault(request: Request) -> Vault:
+    vault: Vault | None = request.app.state.vault
+    if vault is None:
+        raise Problem(409, "clearing_off", "The cities of this time bank do not clear with others.")
+    return vault
+
+
+TheVault = Annotated[Vault, Depends(the_vault)]
+
+
+Result = TypeVar("Result")
+
+
+def signing(
+    command: Callable[[Conn, datetime], Awaitable[Result]],
+) -> Callable[[Conn, datetime], Awaitable[Result]]:
+    """A command of a city that may have no key in its first seconds."""
+
+    async def run(conn: Conn, now: datetime) -> Result:
+        try:
+            return await command(conn, now)
+        except LookupError as error:
+            raise Problem(
+                503,
+                "no_key_yet",
+                "The city's key is being made. Try again in a moment.",
+                headers={"Retry-After": "2"},
+            ) from error
+
+    return run
+
+
+# ── Transfers ───────────────────────────────────────────────────────────────────────────────────
+
+
+class PayeeBody(Body):
+    """A member of another city."""
+
+    city_id: Slug
+    member_id: UUID
+
+
+class SendBody(Body):
+    """`deadline`: until when the other city may accept, 10 seconds to 7 days ahead; a day if left
+    out."""
+
+    transfer_id: UUID | None = None
+    from_account: UUID
+    to: PayeeBody
+    minutes: Minutes
+    memo: LongText | None = None
+    deadline: AwareDatetime | None = None
+
+
+class OutView(BaseModel):
+    """A transfer as the city that sends it sees it. `state`: sent (the minutes are set aside, the
+    other city has not answered), settled, returned (with the `reason`). `overdue`: the answer
+    should have come; it is asked for until it does."""
+
+    transfer_id: UUID
+    direction: Literal["out"] = "out"
+    city_id: str
+    peer_city_id: str
+    minutes: int
+    levy_minutes: int
+    payee: UUID
+    memo: str | None
+    state: Literal["sent", "settled", "returned"]
+    reason: str | None
+    overdue: bool
+    sent_at: datetime
+    deadline: datetime
+    answered_at: datetime | None
+    reverses: UUID | None
+
+
+class InView(BaseModel):
+    """A transfer as the city that received it sees it; what was refused was never here."""
+
+    transfer_id: UUID
+    direction: Literal["in"] = "in"
+    city_id: str
+    peer_city_id: str
+    minutes: int
+    levy_minutes: int
+    payee: UUID
+    state: Literal["accepted", "refused"]
+    reason: str | None
+    decided_at: datetime
+    deadline: datetime
+    reverses: UUID | None
+
+
+class OutPage(BaseModel):
+    items: list[OutView]
+    next: str | None
+
+
+class InPage(BaseModel):
+    items: list[InView]
+    next: str | None
+
+
+def view_out(departure: Departure, now: datetime, *, with_memo: bool = True) -> OutView:
+    outgoing, prepare = departure.outgoing, departure.outgoing.prepare
+    return OutView(
+        transfer_id=prepare.transfer_id,
+        city_id=prepare.from_city,
+        peer_city_id=prepare.to_city,
+        minutes=prepare.minutes,
+        levy_minutes=outgoing.levy_minutes,
+        payee=prepare.payee,
+        memo=departure.memo if with_memo else None,
+        state=outgoing.state,
+        reason=departure.reason,
+        overdue=outgoing.is_overdue(now),
+        sent_at=outgoing.sent_at,
+        deadline=prepare.deadline,
+        answered_at=departure.answered_at,
+        reverses=prepare.reverses,
+    )
+
+
+def view_in(arrival: Arrival) -> InView:
+    prepare, decision = arrival.prepare, arrival.decision
+    return InView(
+        transfer_id=prepare.transfer_id,
+        city_id=prepare.to_city,
+        peer_city_id=prepare.from_city,
+        minutes=prepare.minutes,
+        levy_minutes=arrival.levy_minutes,
+        payee=prepare.payee,
+        state="accepted" if decision.accepted else "refused",
+        reason=decision.reason,
+        decided_at=decision.decided_at,
+        deadline=prepare.deadline,
+        reverses=prepare.reverses,
+    )
+
+
+@router.post("/clearing/transfers", status_code=201)
+async def send(
+    body: SendBody, key: IdempotencyKey, actor: CurrentActor, vault: TheVault, request: Request
+) -> OutView:
+    """Give minutes to a member of another city. For the payer, and stewards of the payer's city.
+
+    The answer says `sent`: the minutes are set aside, and that city decides, usually within a
+    second. Ask again, or wait for the notice.
+    """
+    transfer_id = body.transfer_id or new_id()
+
+    async def decide(conn: Conn, now: datetime) -> Departure | Rejected:
+        payer = await ledger_store.find_account(conn, body.from_account)
+        if payer is None:
+            return Rejected("not_found", "There is no such account.", "payer")
+        if payer.city_id == body.to.city_id:
+            return Rejected(
+                "same_city", "Within a city, transfer directly.", field="body.to.city_id"
+            )
+        prepare = Prepare(
+            transfer_id=transfer_id,
+            from_city=payer.city_id,
+            to_city=body.to.city_id,
+            minutes=body.minutes,
+            payee=body.to.member_id,
+            deadline=body.deadline or now + domain.DEADLINE_DEFAULT,
+        )
+        return await service.depart(conn, vault, actor, payer.id, prepare, body.memo or None, now)
+
+    return await once(
+        request,
+        actor,
+        key,
+        body,
+        signing(decide),
+        lambda departure: view_out(departure, departure.outgoing.sent_at),
+        as_=OutView,
+        status=201,
+        of_body=True,
+    )
+
+
+@router.get("/clearing/transfers")
+async def list_sent(
+    actor: CurrentActor,
+    pool: Database,
+    clock: TheClock,
+    city_id: Slug | None = None,
+    peer_city_id: Slug | None = None,
+    state: Literal["sent", "settled", "returned"] | None = None,
+    limit: Limit = PAGE_DEFAULT,
+    cursor: UUID | None = None,
+) -> OutPage:
+    """Transfers to other cities, the newest first: one's own; with `city_id`, a whole city's, for
+    its stewards and for auditors (without memos)."""
+    if city_id is not None and not (actor.is_steward_of(city_id) or actor.auditor):
+        raise forbidden() if actor.may_know_of(city_id) else not_found("city")
+    async with pool.acquire() as conn:
+        found = await store.list_departures(
+            conn,
+            city_id=city_id,
+            owner_id=None if city_id else owner_of(actor.id),
+            peer=peer_city_id,
+            state=state,
+            before=cursor,
+            limit=limit + 1,
+        )
+    now, with_memo = clock(), city_id is None or actor.is_steward_of(city_id)
+    shown = [view_out(one, now, with_memo=with_memo) for one in found[:limit]]
+    return OutPage(items=shown, next=next_of(shown, found, limit))
+
+
+@router.get("/clearing/arrivals")
+async def list_received(
+    actor: CurrentActor,
+    pool: Database,
+    city_id: Slug | None = None,
+    peer_city_id: Slug | None = None,
+    limit: Limit = PAGE_DEFAULT,
+    cursor: UUID | None = None,
+) -> InPage:
+    """Transfers from other cities, the newest first: those to oneself; with `city_id`, a whole
+    city's, for its stewards and for auditors."""
+    if city_id is not None and not (actor.is_steward_of(city_id) or actor.auditor):
+        raise forbidden() if actor.may_know_of(city_id) else not_found("city")
+    async with pool.acquire() as conn:
+        found = await store.list_arrivals(
+            conn,
+            city_id=city_id,
+            payee=None if city_id else owner_of(actor.id),
+            peer=peer_city_id,
+            before=cursor,
+            limit=limit + 1,
+        )
+    shown = [view_in(one) for one in found[:limit]]
+    return InPage(items=shown, next=next_of(shown, found, limit))
+
+
+def owner_of(actor_id: str) -> UUID:
+    """Raises Problem 403 for what is no person."""
+    try:
+        return UUID(actor_id)
+    except ValueError:
+        raise forbidden() from None
+
+
+def next_of(shown: list[Any], found: list[Any], limit: int) -> str | None:
+    return str(shown[-1].transfer_id) if len(found) > limit else None
+
+
+@router.get("/clearing/transfers/{transfer_id}")
+async def get_sent(
+    transfer_id: UUID, actor: CurrentActor, pool: Database, clock: TheClock
+) -> OutView:
+    """A transfer that the caller sent, or their city; an auditor sees any, without its memo."""
+    async with pool.acquire() as conn:
+        found = await store.find_departures(conn, transfer_id)
+        for departure in found:
+            payer = await ledger_store.find_account(conn, departure.outgoing.payer_account)
+            concerned = payer is not None and actor.may_pay_from(payer)
+            if concerned or actor.auditor:
+                return view_out(departure, clock(), with_memo=concerned)
+    raise not_found("transfer")
+
+
+class ReversalView(BaseModel):
+    """`agreed`, `peer_agreed`: which cities' stewards agree. `reversal_id`: the transfer that gives
+    back, in the city that received; `problem`: why it could not be sent."""
+
+    transfer_id: UUID
+    city_id: str
+    peer_city_id: str
+    agreed: bool
+    peer_agreed: bool
+    reversal_id: UUID | None
+    problem: str | None
+
+
+def view_reversal(reversal: Reversal) -> ReversalView:
+    return ReversalView(
+        transfer_id=reversal.transfer_id,
+        city_id=reversal.city_id,
+        peer_city_id=reversal.peer_city_id,
+        agreed=reversal.agreed_at is not None,
+        peer_agreed=reversal.peer_agreed_at is not None,
+        reversal_id=reversal.reversal_id,
+        problem=reversal.problem,
+    )
+
+
+@router.post("/clearing/transfers/{transfer_id}/reversal")
+async def agree_to_reverse(
+    transfer_id: UUID,
+    key: IdempotencyKey,
+    actor: CurrentActor,
+    vault: TheVault,
+    request: Request,
+) -> ReversalView:
+    """Agree that a settled transfer be taken back. For stewards of either city; it is, with its
+    levies, as soon as both have agreed."""
+    return await once(
+        request,
+        actor,
+        key,
+        None,
+        signing(lambda conn, now: service.agree_to_reverse(conn, vault, actor, transfer_id, now)),
+        view_reversal,
+        as_=ReversalView,
+    )
+
+
+@router.get("/clearing/transfers/{transfer_id}/messages")
+async def list_messages(
+    transfer_id: UUID, actor: CurrentActor, pool: Database
+) -> list[dict[str, Any]]:
+    """The signed messages about a transfer that the caller's city kept, as evidence. For its
+    stewards, and for auditors."""
+    async with pool.acquire() as conn:
+        if actor.auditor:
+            return await store.list_messages(conn, None, transfer_id)
+        if not actor.steward or actor.city_id is None:
+            raise forbidden()
+        return await store.list_messages(conn, actor.city_id, transfer_id)
+
+
+# ── Agreements ──────────────────────────────────────────────────────────────────────────────────
+
+
+class ProposalBody(Body):
+    """Limits in minutes: `limit_out_minutes` for what the members of `city_id` send, and
+    `limit_in_minutes` for what they receive, each less what went the other way."""
+
+    agreement_id: UUID | None = None
+    city_id: Slug
+    peer_city_id: Slug
+    limit_out_minutes: LimitMinutes
+    limit_in_minutes: LimitMinutes
+    soft_percent: Annotated[int, Field(strict=True, ge=1, le=100)] = 80
+    levy_out_permille: Permille = 0
+    levy_in_permille: Permille = 0
+
+
+class AcceptBody(Body):
+    """The levies of the city that accepts, in thousandths, for its commons."""
+
+    levy_out_permille: Permille = 0
+    levy_in_permille: Permille = 0
+
+
+class AgreementView(BaseModel):
+    """`peer_key`: the Ed25519 key that is pinned, in hexadecimal; compare it with what the other
+    city's stewards read to you."""
+
+    agreement_id: UUID
+    city_id: str
+    peer_city_id: str
+    state: Literal["proposed", "active", "suspended", "ended"]
+    proposed_by_us: bool
+    suspended_by_us: bool
+    suspended_by_peer: bool
+    limit_out_minutes: int
+    limit_in_minutes: int
+    soft_percent: int
+    levy_out_permille: int
+    levy_in_permille: int
+    peer_key: str
+    version: int
+    changed_at: datetime
+
+
+class ChangeView(BaseModel):
+    version: int
+    change: str
+    agreement: dict[str, Any]
+    changed_by: str
+    changed_at: datetime
+
+
+class AgreementPage(BaseModel):
+    items: list[AgreementView]
+
+
+class HistoryPage(BaseModel):
+    items: list[ChangeView]
+
+
+def view_bond(bond: Bond) -> AgreementView:
+    agreement = bond.agreement
+    return AgreementView(
+        agreement_id=bond.agreement_id,
+        city_id=bond.city_id,
+        peer_city_id=agreement.peer_city_id,
+        state=agreement.state,
+        proposed_by_us=bond.proposed_by_us,
+        suspended_by_us=bond.suspended_by_us,
+        suspended_by_peer=bond.suspended_by_peer,
+        limit_out_minutes=agreement.limit_out_minutes,
+        limit_in_minutes=agreement.limit_in_minutes,
+        soft_percent=agreement.soft_percent,
+        levy_out_permille=agreement.levy_out_permille,
+        levy_in_permille=agreement.levy_in_permille,
+        peer_key=bond.peer_key.hex(),
+        version=bond.version,
+        changed_at=bond.changed_at,
+    )
+
+
+@router.post("/agreements", status_code=201)
+async def propose(
+    body: ProposalBody, key: IdempotencyKey, actor: CurrentActor, vault: TheVault, request: Request
+) -> AgreementView:
+    """Propose to another city that minutes may cross. For stewards."""
+    agreement = Agreement(
+        peer_city_id=body.peer_city_id,
+        state="proposed",
+        limit_out_minutes=body.limit_out_minutes,
+        limit_in_minutes=body.limit_in_minutes,
+        soft_percent=body.soft_percent,
+        levy_out_permille=body.levy_out_permille,
+        levy_in_permille=body.levy_in_permille,
+    )
+    agreement_id = body.agreement_id or new_id()
+    return await once(
+        request,
+        actor,
+        key,
+        body,
+        signing(
+            lambda conn, now: service.propose(
+                conn, vault, actor, body.city_id, agreement_id, agreement, now
+            )
+        ),
+        view_bond,
+        as_=AgreementView,
+        status=201,
+    )
+
+
+@router.post("/agreements/{city_id}/{peer_city_id}/accept")
+async def accept(
+    city_id: Slug,
+    peer_city_id: Slug,
+    body: AcceptBody,
+    key: IdempotencyKey,
+    actor: CurrentActor,
+    vault: TheVault,
+    request: Request,
+) -> AgreementView:
+    """Accept what another city proposed. For stewards of `city_id`."""
+    return await once(
+        request,
+        actor,
+        key,
+        body,
+        signing(
+            lambda conn, now: service.accept(
+                conn,
+                vault,
+                actor,
+                city_id,
+                peer_city_id,
+                levy_out_permille=body.levy_out_permille,
+                levy_in_permille=body.levy_in_permille,
+                now=now,
+            )
+        ),
+        view_bond,
+        as_=AgreementView,
+    )
+
+
+CHANGES = {"suspend": "suspended", "resume": "resumed", "end": "ended"}
+
+
+@router.post("/agreements/{city_id}/{peer_city_id}/{change}")
+async def change(
+    city_id: Slug,
+    peer_city_id: Slug,
+    change: Literal["suspend", "resume", "end"],
+    key: IdempotencyKey,
+    actor: CurrentActor,
+    vault: TheVault,
+    request: Request,
+) -> AgreementView:
+    """Suspend, resume or end an agreement. For stewards of `city_id`; what is on its way still
+    ends, and what was settled may still be taken back while it is suspended."""
+    return await once(
+        request,
+        actor,
+        key,
+        None,
+        signing(
+            lambda conn, now: service.change(
+                conn, vault, actor, city_id, peer_city_id, CHANGES[change], now
+            )
+        ),
+        view_bond,
+        as_=AgreementView,
+    )
+
+
+@router.get("/agreements")
+async def list_agreements(
+    actor: CurrentActor, pool: Database, city_id: Annotated[Slug | None, Query()] = None
+) -> AgreementPage:
+    """The agreements of a city, for whoever belongs to it; of all cities, for auditors."""
+    wanted = city_id or (None if actor.auditor else actor.city_id)
+    if wanted is None and not actor.auditor:
+        raise forbidden()
+    if wanted is not None and not actor.may_know_of(wanted):
+        raise not_found("city")
+    async with pool.acquire() as conn:
+        return AgreementPage(
+            items=[view_bond(bond) for bond in await store.list_bonds(conn, wanted)]
+        )
+
+
+@router.get("/agreements/{city_id}/{peer_city_id}/history")
+async def agreement_history(
+    city_id: Slug, peer_city_id: Slug, actor: CurrentActor, pool: Database
+) -> HistoryPage:
+    """Every state that an agreement was in. For stewards of the city, and auditors."""
+    if not (actor.is_steward_of(city_id) or actor.auditor):
+        raise forbidden() if actor.may_know_of(city_id) else not_found("agreement")
+    async with pool.acquire() as conn:
+        found = await store.list_history(conn, city_id, peer_city_id)
+    return HistoryPage(items=[ChangeView.model_validate(item) for item in found])
+
+
+# ── Positions ───────────────────────────────────────────────────────────────────────────────────
+
+
+class PositionView(BaseModel):
+    """Where a city stands with a peer, in minutes. `clearing_minutes` above zero: its members gave
+    more than they received. `used_…_percent` of the agreed limits, `soft` when people are
+    warned."""
+
+    city_id: str
+    peer_city_id: str
+    clearing_minutes: int
+    in_transit_minutes: int
+    in_transit: int
+    overdue: int
+    oldest_sent_at: datetime | None
+    returned: int
+    state: str | None
+    limit_out_minutes: int | None
+    limit_in_minutes: int | None
+    soft: bool
+
+
+class PositionPage(BaseModel):
+    items: list[PositionView]
+
+
+def view_position(position: Position, agreement: Agreement | None) -> PositionView:
+    out_minutes = position.clearing_minutes + position.in_transit_minutes
+    soft = agreement is not None and (
+        domain.is_soft(out_minutes, agreement.limit_out_minutes, agreement.soft_percent)
+        or domain.is_soft(
+            -position.clearing_minutes, agreement.limit_in_minutes, agreement.soft_percent
+        )
+    )
+    return PositionView(
+        city_id=position.city_id,
+        peer_city_id=position.peer_city_id,
+        clearing_minutes=position.clearing_minutes,
+        in_transit_minutes=position.in_transit_minutes,
+        in_transit=position.in_transit,
+        overdue=position.overdue,
+        oldest_sent_at=position.oldest_sent_at,
+        returned=position.returned,
+        state=agreement.state if agreement else None,
+        limit_out_minutes=agreement.limit_out_minutes if agreement else None,
+        limit_in_minutes=agreement.limit_in_minutes if agreement else None,
+        soft=soft,
+    )
+
+
+@router.get("/clearing/positions")
+async def positions(
+    actor: CurrentActor,
+    principal: CurrentPrincipal,
+    pool: Database,
+    clock: TheClock,
+    city_id: Annotated[Slug | None, Query()] = None,
+) -> PositionPage:
+    """The positions of a city with every other, for its stewards; of all, for auditors and
+    federation admins."""
+    federal = actor.auditor or principal.has("federation_admin")
+    wanted = city_id or (None if federal else actor.city_id)
+    if not federal and not (wanted and actor.is_steward_of(wanted)):
+        raise forbidden() if wanted and actor.may_know_of(wanted) else not_found("city")
+    async with pool.acquire() as conn:
+        found = await store.list_positions(conn, [wanted] if wanted else None, clock())
+        bonds = {
+            (bond.city_id, bond.peer_city_id): bond.agreement
+            for bond in await store.list_bonds(conn, wanted)
+        }
+    return PositionPage(
+        items=[view_position(one, bonds.get((one.city_id, one.peer_city_id))) for one in found]
+    )
