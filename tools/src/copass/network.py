@@ -66,7 +66,7 @@ class Ports:
 
 
 CARD_KEYS = "card-keys.json"
-LATER_SECRET = "timebank_key_secret"
+ADDED_LATER = "timebank_key_secret"
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,9 +185,9 @@ def load_or_make_secrets(home: Path) -> Secrets:
     if path.exists():
         try:
             known = json.loads(path.read_text(encoding="utf-8"))
-            if set(names) - set(known) == {LATER_SECRET}:
+            if set(names) - set(known) == {ADDED_LATER}:
                 # A network made before this secret was: nothing is sealed with it yet.
-                known[LATER_SECRET] = secrets.token_hex(24)
+                known[ADDED_LATER] = secrets.token_hex(24)
                 write_atomically(path, json.dumps(known, indent=1) + "\n")
             if not all(isinstance(known[name], str) and known[name] for name in names):
                 raise ValueError("a secret is empty")
