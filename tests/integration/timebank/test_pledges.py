@@ -177,6 +177,30 @@ async def test_an_end_leaves_this_month_owed_and_lets_another_begin_after_it(ban
     assert await count(bank, 500) == 120
 
 
+async def test_a_pledge_that_never_began_leaves_no_trace_in_the_calendar(bank: Any) -> None:
+    anna = bank.caller("anna")
+    later = await anna.post("pledges", {"minutes_per_month": 60, "starts_on": "2027-05-09"})
+    ended = await anna.post(f"pledges/{later.json()['pledge_id']}/end")
+    assert ended.json()["ends_before"] == "2027-05-01"
+    assert (await anna.post("pledges", {"minutes_per_month": 60})).json()["starts_on"] == (
+        "2026-11-22"
+    )
+
+
+async def test_what_is_kept_of_changes_has_a_bound(bank: Any) -> None:
+    pledge_id = (await pledge(bank)).json()["pledge_id"]
+    anna = bank.caller("anna")
+    answers = [
+        await anna.patch(f"pledges/{pledge_id}", {"minutes_per_month": minutes})
+        for minutes in range(1, 22)
+    ]
+    assert [answer.status_code for answer in answers] == [200] * 20 + [409]
+    assert problem(answers[-1]) == (409, "too_many_changes")
+    # To say the same again changes nothing, and skills are no matter of months.
+    again = {"minutes_per_month": 20, "skills": ["garden"]}
+    assert (await anna.patch(f"pledges/{pledge_id}", again)).status_code == 200
+
+
 async def test_only_a_steward_names_a_month_of_the_past(bank: Any) -> None:
     for who, roles, starts_on, expected in (
         ("anna", (), "2026-10-31", 422),

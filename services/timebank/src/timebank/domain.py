@@ -213,6 +213,7 @@ RejectionCode = Literal[
     # Pledges, solidarity and rent.
     "pledge_running",
     "pledge_ended",
+    "too_many_changes",
     "pledge_id_reused",
     "invalid_start",
     "already_exempt",

@@ -61,6 +61,7 @@ STATUS: dict[RejectionCode, int] = {
     "not_reversible": 409,
     "pledge_running": 409,
     "pledge_ended": 409,
+    "too_many_changes": 409,
     "already_exempt": 409,
     "nothing_short": 409,
     "request_open": 409,

@@ -15,6 +15,8 @@ from timebank.domain import Actor, Rejected
 
 MINUTES_PER_MONTH_MAX = 6000
 SKILLS_MAX = 30
+# Of the minutes of one month: all are kept.
+CHANGES_MAX = 20
 # How far back a steward may let a pledge start, and how far ahead anybody may.
 START_MONTHS_MAX = 12
 
@@ -252,7 +254,7 @@ def check_right(actor: Actor, member_id: UUID, city_id: str, what: str) -> Rejec
 def start_pledge(
     pledge: Pledge, actor: Actor, *, given_start: bool, others: Sequence[Pledge], today: date
 ) -> Pledge | Rejected:
-    """Decide a new pledge; `others` are all that the member made before.
+    """Decide a new pledge; `others` are those of the member that run, or have owed something.
 
     Without `given_start`, it starts today, or when the last one of this city is over.
     """
@@ -297,6 +299,8 @@ def change_pledge(
         changed = replace(changed, skills=skills)
     from_month = max(next_month(today), month_of(pledge.starts_on))
     if minutes_per_month is not None and minutes_per_month != pledge.per_month(from_month):
+        if sum(term.from_month == from_month for term in pledge.terms) >= CHANGES_MAX:
+            return Rejected("too_many_changes", "This was changed often enough for one month.")
         term = Term(from_month, minutes_per_month)
         changed = replace(changed, terms=(*pledge.terms, term))
     return changed

@@ -67,7 +67,7 @@ async def start(
         wanted,
         actor,
         given_start=starts_on is not None,
-        others=await store.pledges_of(conn, member_id),
+        others=await store.pledges_of(conn, member_id, owing=True),
         today=today,
     )
     if isinstance(pledge, Rejected):

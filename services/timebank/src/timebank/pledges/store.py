@@ -68,10 +68,17 @@ async def find_pledge(conn: Conn, pledge_id: UUID) -> Pledge | None:
     return to_pledge(row) if row else None
 
 
-async def pledges_of(conn: Conn, member_id: UUID) -> list[Pledge]:
-    """All pledges of a member, in whatever city, in the order of their starts."""
+async def pledges_of(conn: Conn, member_id: UUID, *, owing: bool = False) -> list[Pledge]:
+    """All pledges of a member, in whatever city, in the order of their starts.
+
+    `owing`: without those that ended before they began, of which there may be any number.
+    """
     rows = await conn.fetch(
-        f"{SELECT_PLEDGE} WHERE p.member_id = $1 ORDER BY p.starts_on, p.pledge_id", member_id
+        f"{SELECT_PLEDGE} WHERE p.member_id = $1"
+        " AND (NOT $2 OR p.ends_before IS NULL OR p.ends_before > p.starts_on)"
+        " ORDER BY p.starts_on, p.pledge_id",
+        member_id,
+        owing,
     )
     return [to_pledge(row) for row in rows]
 
@@ -88,9 +95,12 @@ SELECT_EXEMPTION = (
 
 
 async def exemptions_of(conn: Conn, member_id: UUID) -> tuple[Exemption, ...]:
-    """All exemptions of a member, the oldest first, without their reasons."""
+    """All exemptions of a member that held for a day or more, the oldest first, without their
+    reasons."""
     rows = await conn.fetch(
-        f"{SELECT_EXEMPTION} WHERE member_id = $1 ORDER BY from_on, exemption_id", member_id
+        f"{SELECT_EXEMPTION} WHERE member_id = $1 AND (ended_on IS NULL OR ended_on > from_on)"
+        " ORDER BY from_on, exemption_id",
+        member_id,
     )
     return tuple(to_exemption(row) for row in rows)
 
@@ -98,7 +108,7 @@ async def exemptions_of(conn: Conn, member_id: UUID) -> tuple[Exemption, ...]:
 async def find_dues(conn: Conn, member_id: UUID, now: datetime) -> tuple[Dues, ...]:
     """What a member owes, and has given, in each city where they pledged something."""
     pledges = defaultdict(list)
-    for pledge in await pledges_of(conn, member_id):
+    for pledge in await pledges_of(conn, member_id, owing=True):
         pledges[pledge.city_id].append(pledge)
     if not pledges:
         return ()
