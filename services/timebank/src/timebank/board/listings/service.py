@@ -121,6 +121,11 @@ async def close(conn: Conn, listing_id: UUID, actor: Actor, now: datetime) -> Li
 
 
 async def reopen(conn: Conn, listing_id: UUID, actor: Actor, now: datetime) -> Listing | Rejected:
+    found = await store.find_listing(conn, listing_id)
+    if found is None:
+        return NOT_FOUND
+    # The owner's lock comes before the listing's, as when somebody asks for one.
+    await store.lock_owner(conn, found.owner_id)
     listing = await store.lock_listing(conn, listing_id)
     if listing is None:
         return NOT_FOUND
