@@ -241,11 +241,12 @@ async def test_ones_own_listings_and_what_answers_them_with_the_reasons(
     reasons = [
         ("skill", "beton-arme", "same skill: beton arme"),
         ("category", "tools", "same category: Tools"),
-        ("words", "perceuse", "same words: perceuse"),
+        ("words", "perceux, beton", "same words: perceuse, beton"),
         ("near", "1240", "1.2 km away"),
         ("same_city", "nantes", "same city: Nantes"),
         ("schedule", "90", "same hours, 1 h 30 a week"),
         ("price", "60", "the time asked for fits: 1 h"),
+        ("price", "0", "<li>Free</li>"),
     ]
     network.board.matches = [
         {
@@ -364,7 +365,7 @@ async def test_a_step_that_is_refused_says_why_and_leads_back(
     network.board.refuse = "insufficient_time"
     answer = await submit(member, link, to=f"{link}/agree")
     assert answer.status_code == 409
-    assert "You do not have enough time" in answer.text
+    assert "does not have enough time to set it aside" in answer.text
     assert f'href="{link}"' in answer.text
 
 

@@ -152,8 +152,14 @@ async def test_a_steward_reads_why_and_decides_but_not_of_their_own(
     assert (
         await submit(visitor, "/time/solidarity/requests", to=f"{path}/grant", minutes="some")
     ).status_code == 422
+    network.promises.refuse = "insufficient_time"
+    short = await submit(visitor, "/time/solidarity/requests", to=f"{path}/grant", minutes="2h")
+    assert short.status_code == 409
+    assert "The fund does not have enough time" in short.text
+    network.promises.refuse = None
     await submit(visitor, "/time/solidarity/requests", to=f"{path}/grant", minutes="1h")
-    assert network.promises.bodies == [(f"/v1{path[5:]}/grant", {"minutes": 60})]
+    assert network.promises.bodies[1:] == [(f"/v1{path[5:]}/grant", {"minutes": 60})]
+    assert network.promises.requests[0]["status"] == "granted"
 
 
 async def test_others_read_nobodys_request(member: httpx.AsyncClient, network: FakeNetwork) -> None:

@@ -29,6 +29,7 @@ RENEW_BEFORE_S = 60
 LANGUAGE_KEPT_S = 365 * 24 * 3600
 NEXT_CHARS_MAX = 500
 FIELDS_MAX = 40
+NOTHING_ELSE: Mapping[str, str] = {}
 
 T = TypeVar("T")
 
@@ -164,12 +165,15 @@ class Visit:
                 raise
             return None
 
-    def words(self, refused: Refused) -> Markup:
-        """Why a service said no, in the visitor's language."""
-        key = f"problem.{refused.code}"
+    def words(self, refused: Refused, said: Mapping[str, str] = NOTHING_ELSE) -> Markup:
+        """Why a service said no, in the visitor's language. `said`: the key for a code that has
+        another meaning where it was asked."""
+        key = said.get(refused.code, f"problem.{refused.code}")
         return self.t(key if self.t.knows(key) else "problem.other")
 
-    def refused(self, refused: Refused, back: str) -> Response:
+    def refused(
+        self, refused: Refused, back: str, said: Mapping[str, str] = NOTHING_ELSE
+    ) -> Response:
         """The page for a command that was refused, with the way back to where it was asked.
 
         Raises the refusal itself when signing in again is what it takes.
@@ -177,7 +181,7 @@ class Visit:
         if refused.status == 401:
             raise refused
         return self.message(
-            refused.status, self.t("error.not_done"), self.words(refused), back=back
+            refused.status, self.t("error.not_done"), self.words(refused, said), back=back
         )
 
     # --- forms

@@ -1,5 +1,6 @@
 """Listings and exchanges, as the time bank tells them. All raise Unavailable and Refused."""
 
+import re
 from datetime import date
 from typing import Any, Literal
 from uuid import UUID
@@ -7,7 +8,11 @@ from uuid import UUID
 from pydantic import AwareDatetime, Field
 
 from portal.network import Network, fit, fit_all
+from portal.people import folded
 from portal.views import View
+
+# A stem may end otherwise than its word: perceuse, perceux.
+STEM_CHARS_MIN = 3
 
 KINDS = ("offer", "need")
 WHATS = ("service", "lend", "surplus")
@@ -81,6 +86,16 @@ class Listing(View):
     def owner(self) -> UUID | None:
         """The member whose it is; None when it is an organisation's."""
         return self.owner_id if self.owner_kind == "member" else None
+
+    def spelled(self, stems: str) -> str:
+        """Words by their stems (`perceux, roue`) as the listing spells them, where it does."""
+        words = re.findall(r"\w+", f"{self.title or ''} {self.text or ''}")
+        found = []
+        for stem in stems.split(", "):
+            beginning = folded(stem)[: max(STEM_CHARS_MIN, len(stem) - 2)]
+            like = (word for word in words if folded(word).startswith(beginning))
+            found.append(next(like, stem).lower())
+        return ", ".join(found)
 
 
 class HitReason(View):

@@ -95,5 +95,9 @@ async def step(visit: CurrentVisit, exchange_id: UUID, what: Step) -> Response:
             visit.network, member.access_token, exchange_id, what, once_of(fields), body
         )
     except Refused as refused:
-        return visit.refused(refused, f"/board/exchanges/{exchange_id}")
+        return visit.refused(
+            refused,
+            f"/board/exchanges/{exchange_id}",
+            {"insufficient_time": "exchange.short"},
+        )
     return visit.redirect(f"/board/exchanges/{exchange_id}")

@@ -119,6 +119,7 @@ async def read_log(
     to: dict[str, Any] = {"kind": form.choice("whom", ("commons", "member", "outsider"))}
     # A name that was typed is meant, whether or not the choice beside it was made.
     if form["person"] or form["whom"] == "member":
+        form.values["whom"] = "member"
         person: UUID | None = None
         if form["person"]:
             match = await find_person(visit, form["person"], as_uuid(form["person_id"]))

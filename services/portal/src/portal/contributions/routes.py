@@ -206,7 +206,7 @@ async def act(
             visit.network, member.access_token, contribution_id, what, once_of(fields), body
         )
     except Refused as refused:
-        return visit.refused(refused, here)
+        return visit.refused(refused, here, {"insufficient_time": "contribution.short"})
     if fields.get("from") == "list":
         return visit.redirect(f"/time/to-confirm?done={contribution_id}")
     return visit.redirect(here)

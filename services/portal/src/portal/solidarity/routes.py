@@ -150,5 +150,5 @@ async def act(
     try:
         await calls.act(visit.network, member.access_token, request_id, what, once_of(fields), body)
     except Refused as refused:
-        return visit.refused(refused, back)
+        return visit.refused(refused, back, {"insufficient_time": "solidarity.fund_short"})
     return visit.redirect(back)
