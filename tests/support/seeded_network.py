@@ -69,12 +69,13 @@ class SeededNetwork:
 
 
 @contextlib.contextmanager
-def seeded_network() -> Iterator[SeededNetwork]:
-    """`make up` with the demo network, in a folder and on ports of its own; then `make down`."""
+def seeded_network(*, seed: bool = True) -> Iterator[SeededNetwork]:
+    """`make up` with the demo network (or, sooner, with nothing in it but the administrator), in a
+    folder and on ports of its own; then `make down`."""
     home = Path(tempfile.mkdtemp(prefix="copass-network-"))
     try:
         with copass_in(home) as copass:
-            up = copass.run("up", "--detach", timeout_s=UP_TIMEOUT_S, SEED="1")
+            up = copass.run("up", "--detach", timeout_s=UP_TIMEOUT_S, SEED=str(int(seed)))
             if up.returncode != 0:
                 raise StartError(up.stdout + up.stderr)
             yield SeededNetwork(copass)
