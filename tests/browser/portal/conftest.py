@@ -46,13 +46,14 @@ def network() -> FakeNetwork:
             "member_id": "0192f000-0000-7000-8000-000000000001",
             "city_id": "nantes",
             "display_name": "Claire Démo",
-            "roles": ["member", "operator"],
+            "roles": ["member", "operator", "steward", "mediator"],
         }
     )
     for name in ("Atelier du Port", "La Fabrique-des-mots-interminablement-composés", "Halle"):
         place_id = fake.add_place(name, is_open=name != "Halle")
         fake.presence[place_id] = {"inside": 12, "capacity": 40}
-    fake.add_person("Paul Martin")
+    fake.add_person("Paul Martin", PAUL)
+    fake.add_person("Paula Le Goff")
     fake.add_card("Carte bleue")
     fake.add_card("Ancienne", "blocked")
     fake.accounts.append(
@@ -68,7 +69,51 @@ def network() -> FakeNetwork:
         {"minutes": -90, "posted_at": "2026-11-20T10:00:00Z", "memo": "Cuisine du vendredi"},
         {"minutes": 45, "posted_at": "2026-11-19T10:00:00Z", "memo": None},
     ]
+    add_life(fake)
     return fake
+
+
+ME, PAUL = "0192f000-0000-7000-8000-000000000001", "0192f000-0000-7000-8000-0000000000c1"
+
+
+def add_life(fake: FakeNetwork) -> None:
+    """Something on every page: hours in each state, a pledge, listings, exchanges, notices."""
+    word = {
+        "minutes": 60,
+        "note": "On a fini à 15 h",
+        "written_by": PAUL,
+        "written_at": "2026-11-21T10:00:00Z",
+    }
+    fake.hours.add(giver_id=ME, activity="garden")
+    fake.hours.add(giver_id=ME, status="confirmed", confirmed_minutes=90)
+    # Another's, which a mediator settles; and one that waits for the member's word.
+    fake.hours.add(
+        giver_id=PAUL, contribution_id=DISPUTED, status="disputed", version=2, counter=word
+    )
+    waits = fake.hours.add(giver_id=PAUL, beneficiary={"kind": "member", "id": ME}, note="Repas")
+    fake.hours.waiting = [waits["contribution_id"]]
+    fake.promises.add_pledge()
+    fake.promises.add_request(member_id=ME, status="granted", granted_minutes=60)
+    fake.promises.add_request(reason="Deux semaines d’arrêt.")
+    fake.board.me = ME
+    theirs = fake.board.add(what="lend", deposit_minutes=60, text="Freins, vitesses, roues.")
+    mine = fake.board.add(owner_id=ME, listing_id=MINE, title="Perceuse", skills=["percage"])
+    fake.board.matches = [
+        {
+            "your_listing_id": MINE,
+            "listing": theirs,
+            "points": 5,
+            "reasons": [{"code": "category", "points": 5, "value": "repair"}],
+        }
+    ]
+    fake.board.add_exchange(mine, exchange_id=EXCHANGE, message="Pour deux jours.")
+    fake.news.add("exchange.requested", "Quelqu’un s’y intéresse.", exchange_id=EXCHANGE)
+    fake.news.add("pledge.met", "Votre engagement est tenu.")["read_at"] = "2026-11-22T10:00:00Z"
+
+
+DISPUTED = "0192f000-0000-7000-8000-0000000000d1"
+MINE = "0192f000-0000-7000-8000-0000000000e1"
+EXCHANGE = "0192f000-0000-7000-8000-0000000000f1"
 
 
 @pytest.fixture

@@ -16,15 +16,53 @@ SignIn = Any
 
 PAGES = ("/", "/places", "/sign-in")
 # What a thumb must hit, and so is 44 pixels high at least.
-TOUCHED = "button, .button, nav a, input:not([type=hidden], [type=radio], [type=checkbox]), select"
+TOUCHED = "button, .button, nav a, input:not([type=hidden], [type=radio], [type=checkbox])"
+TOUCHED += ", select, textarea, summary, .chips label"
 
-MEMBER_PAGES = ("/co-pass", "/time", "/inside")
+MEMBER_PAGES = (
+    "/co-pass",
+    "/inside",
+    "/time",
+    "/time/log",
+    "/time/give",
+    "/time/statement",
+    "/time/to-confirm",
+    "/time/contributions",
+    "/time/disputes",
+    "/time/pledge",
+    "/time/solidarity/give",
+    "/time/solidarity/ask",
+    "/time/solidarity/requests",
+    "/board?near=Halle",
+    "/board/new",
+    "/board/mine",
+    "/board/matches",
+    "/board/exchanges",
+    "/notices",
+    "/notices/preferences",
+    "/me",
+    "/me/erase",
+)
 
 
 def paths_of(network: FakeNetwork) -> list[str]:
     card = network.cards[0]["card_id"]
     place = network.places[1]["place_id"]
-    return [*MEMBER_PAGES, f"/places/{place}", f"/co-pass/{card}/block", f"/co-pass/{card}/blocked"]
+    disputed, waiting = list(network.hours.contributions)[2:4]
+    lent, mine = network.board.listings
+    (exchange,) = network.board.exchanges
+    return [
+        *MEMBER_PAGES,
+        f"/places/{place}",
+        f"/co-pass/{card}/block",
+        f"/co-pass/{card}/blocked",
+        f"/time/contributions/{disputed}",
+        f"/time/contributions/{waiting}",
+        f"/board/{lent}",
+        f"/board/{mine}",
+        f"/board/{mine}/edit",
+        f"/board/exchanges/{exchange}",
+    ]
 
 
 def press_until_focused(page: Page, selector: str, presses_max: int = 30) -> None:
