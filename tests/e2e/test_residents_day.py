@@ -6,16 +6,19 @@ pledge is met, and a door in another city opens. When that work is taken back, a
 """
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 from zoneinfo import ZoneInfo
 
+import asyncpg
 import pytest
+from ledger_laws import AccountLine, Follower, HoldLine
 from seeded_network import SeededNetwork, seeded_network
 
 from copass.demo_api import Api, ApiError, Login, TapAnswer, new_tap, open_api
@@ -270,6 +273,17 @@ async def test_two_hours_of_work_open_a_door_in_another_city(
         await day.ask("anouk", request)
     assert hidden.value.status == 404
 
+    # Minutes set aside stay so, and are told.
+    own = await day.ask("anouk", "accounts", owner_id=day.ids["anouk"])
+    commons = await day.ask("anouk", "accounts", city_id="bourges", kind="commons")
+    held = {
+        "from_account": own["items"][0]["account_id"],
+        "to_account": commons["items"][0]["account_id"],
+        "minutes": 15,
+        "expires_at": (datetime.now(UTC) + timedelta(days=1)).isoformat(),
+    }
+    await day.say("anouk", "holds", held)
+
     book = await day.api.get("timebank", "/v1/books/bourges", ADMIN)
     assert book["sum_minutes"] == 0
     verified = await asyncio.to_thread(
@@ -277,6 +291,33 @@ async def test_two_hours_of_work_open_a_door_in_another_city(
     )
     assert verified.returncode == 0, verified.stdout + verified.stderr
     assert await converged(network.stores, within_s=60) == []
+    await the_events_alone_give_the_same_books(network)
+
+
+async def the_events_alone_give_the_same_books(network: SeededNetwork) -> None:
+    connection = await asyncpg.connect(network.stores.databases["timebank"])
+    try:
+        told = await connection.fetch("SELECT type, payload FROM outbox ORDER BY id")
+        accounts = await connection.fetch("SELECT * FROM account")
+        held = await connection.fetch("SELECT * FROM hold")
+    finally:
+        await connection.close()
+    follower = Follower()
+    follower.follow((row["type"], json.loads(row["payload"])) for row in told)
+    assert follower.accounts == {
+        row["account_id"]: AccountLine(
+            row["status"] == "open",
+            row["floor_minutes"],
+            row["ceiling_minutes"],
+            row["balance_minutes"],
+            row["held_minutes"],
+            row["version"],
+        )
+        for row in accounts
+    }
+    assert follower.holds == {
+        row["hold_id"]: HoldLine(row["from_account"], row["minutes"], row["status"]) for row in held
+    }
 
 
 async def test_whatever_a_city_decides_about_a_resident_they_come_home(day: Day) -> None:
