@@ -13,9 +13,12 @@ import pytest
 from identity_network import PASSWORD, Caller, Network
 
 from common.ids import new_id
+from common.problems import Problem
+from identity.domain import Actor
 from identity.notices import service as notices
 from identity.notices import store as notices_store
 from identity.notices.domain import Notice, Preferences, Subscription
+from identity.privacy import service
 
 SECRETS = ("Zéphyrine Introuvable", "zephyrine.introuvable@exemple.invalid", "carte de Zéphyrine")
 NAME, EMAIL, LABEL = SECRETS
@@ -282,6 +285,37 @@ async def test_the_last_federation_admin_and_the_last_steward_stay(network: Netw
         erase(second, two["member_id"], {"password": PASSWORD}),
     )
     assert sorted(both) == [(200, "erased"), (409, "last_steward")]
+
+
+async def test_of_two_stewards_who_leave_at_once_the_second_hears_of_the_first(
+    network: Network,
+) -> None:
+    await network.city("nantes")
+    ids = [UUID((await network.member("nantes", "steward"))["member_id"]) for _ in range(2)]
+    admin = Actor(new_id(), "member", None, frozenset({"federation_admin"}))
+
+    async def erase_in(conn: Any, member_id: UUID) -> None:
+        await service.erase(conn, admin, member_id, proven_hash=None, now=network.clock())
+
+    async def second() -> None:
+        async with network.context.pool.acquire() as conn, conn.transaction():
+            await erase_in(conn, ids[1])
+
+    async with network.conn.transaction():
+        await erase_in(network.conn, ids[0])
+        later = asyncio.create_task(second())
+        await asyncio.sleep(0.3)  # time to go wrong
+    with pytest.raises(Problem, match="last_steward"):
+        await later
+
+
+async def test_who_has_no_password_cannot_prove_it(network: Network) -> None:
+    await network.city("nantes")
+    body = {"city_id": "nantes", "display_name": NAME}
+    member_id = UUID((await network.admin.made("/v1/members", body))["member_id"])
+    oneself = Actor(member_id, "member", "nantes", frozenset({"member"}))
+    with pytest.raises(Problem, match="wrong_password"):
+        await service.erase(network.conn, oneself, member_id, proven_hash=None, now=network.clock())
 
 
 async def test_a_repeat_of_what_made_them_makes_nobody_new(network: Network) -> None:

@@ -78,6 +78,13 @@ async def busy(bank: Any) -> Any:
     # Given and received, with memos.
     for payer, payee, who in (("anna", "bruno", anna), ("bruno", "anna", bruno)):
         await done(await who.pay(accounts[payer], accounts[payee], 30, memo=f"{WORD} {payer}"))
+    # Moved as a steward, on nobody's account of hers.
+    steward_anna = bank.caller("anna", "nantes", "steward")
+    await done(
+        await steward_anna.pay(
+            accounts["bruno"], accounts["nantes commons"], 5, memo=f"{WORD} pour tous"
+        )
+    )
     # Set aside, by her and for her.
     for payer, payee, who in (("anna", "bruno", anna), ("bruno", "anna", bruno)):
         hold = {
@@ -90,6 +97,8 @@ async def busy(bank: Any) -> Any:
         await done(await who.post("holds", hold))
     # Worked: confirmed, open, disputed, and for her.
     pledge = {"minutes_per_month": 60, "skills": ["zygomatique"]}
+    ended = await done(await anna.post("pledges", pledge))
+    await done(await anna.post(f"pledges/{ended['pledge_id']}/end"), 200)
     await done(await anna.post("pledges", pledge))
     to_bruno = {"kind": "member", "id": str(bank.members["bruno"])}
     to_anna = {"kind": "member", "id": str(bank.members["anna"])}
