@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from statistics import median
 
@@ -17,8 +18,9 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from redis.asyncio import Redis
 from rich.console import Console
 
+from copass.bench.frozen import Frozen, frozen_copy
 from copass.bench.results import Better, Result, Series
-from copass.bench.taps import BenchError, Target, drained, run_round
+from copass.bench.taps import BenchError, Target, run_round
 from copass.demo_data import DemoNetwork, demo_id
 from copass.statistics import percentile
 
@@ -44,15 +46,21 @@ async def measure_scale(
         before = await count_cards(redis)
         await publish_cards(target, network, FEW)
         await projected(redis, before + FEW)
-        few = [await median_latency_ms(target, seconds) for _ in range(pairs)]
-        small = int((await redis.info("memory"))["used_memory"])
-
-        started = time.perf_counter()
-        await publish_cards(target, network, cards - FEW)
-        console.print(f"  {cards} cards published in {time.perf_counter() - started:.0f} s")
-        await projected(redis, before + cards)
-        large = int((await redis.info("memory"))["used_memory"])
-        many = [await median_latency_ms(target, seconds) for _ in range(pairs)]
+        async with frozen_copy(target, "few") as few_cards:
+            # Now, because to be copied took it a buffer, which it keeps.
+            small = int((await redis.info("memory"))["used_memory"])
+            started = time.perf_counter()
+            await publish_cards(target, network, cards - FEW)
+            console.print(f"  {cards} cards published in {time.perf_counter() - started:.0f} s")
+            await projected(redis, before + cards)
+            large = int((await redis.info("memory"))["used_memory"])
+            async with frozen_copy(target, "many") as many_cards:
+                rounds = [
+                    await latencies_ms(target, (few_cards, many_cards), number, seconds)
+                    for number in range(pairs)
+                ]
+        few, many = ([one[n] for one in rounds] for n in (0, 1))
+        ratio = median(large_ms / small_ms for small_ms, large_ms in rounds)
 
         read_per_s = await bare_consumer(target.kafka)
         rebuilt_per_s = await rebuild(redis, before + cards)
@@ -73,7 +81,7 @@ async def measure_scale(
         Result("redis_bytes_per_card", bytes_per_card, "bytes", at, goal=400, better=lower),
         Result(
             "tap_latency_scale",
-            median(many) / median(few),
+            ratio,
             "ratio",
             at,
             baseline=median(few),
@@ -147,11 +155,17 @@ async def projected(redis: Redis, cards: int) -> None:
         await asyncio.sleep(0.05)
 
 
-async def median_latency_ms(target: Target, seconds: float) -> float:
-    """Of one client, once the taps of the round before are stored."""
-    load = await run_round(target.access_url, target.cards, 1, seconds)
-    await drained(target.redis_url)
-    return percentile(load.latencies_s, 0.5) * 1000
+async def latencies_ms(
+    target: Target, copies: Sequence[Frozen], number: int, seconds: float
+) -> tuple[float, ...]:
+    """The median of one client at each copy; who begins changes from round to round."""
+    found: dict[str, float] = {}
+    for copy in copies if number % 2 == 0 else reversed(copies):
+        load = await run_round(copy.url, target.cards, 1, seconds)
+        found[copy.url] = percentile(load.latencies_s, 0.5) * 1000
+        async with Redis.from_url(copy.redis_url) as redis:
+            await redis.delete("taps")  # nobody takes them from there
+    return tuple(found[copy.url] for copy in copies)
 
 
 async def bare_consumer(kafka: str) -> float:
