@@ -30,8 +30,16 @@ async def test_the_month_is_a_plain_sentence(
 @pytest.mark.parametrize(
     ("standing", "state", "words"),
     [
-        ("grace", "grace", "1 h are missing for October 2026: log hours or ask for help before"),
-        ("lapsed", "lapsed", "1 h are missing for October 2026, due since Saturday 14 November"),
+        (
+            "grace",
+            "grace",
+            "1 h missing for October 2026: to be given by the end of Saturday 14 November.",
+        ),
+        (
+            "lapsed",
+            "lapsed",
+            "1 h missing for October 2026: it was due by the end of Saturday 14 November.",
+        ),
     ],
 )
 async def test_what_is_short_is_said_with_what_to_do(
