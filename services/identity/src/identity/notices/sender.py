@@ -32,6 +32,8 @@ from identity.notices.domain import (
 
 AT_ONCE = 10
 POLL_S = 1.0
+# Without any way out there is only what was left from before to be given up.
+IDLE_POLL_S = 30.0
 DIGEST_EVERY_S = 30.0
 
 DELIVERIES = Counter(
@@ -57,7 +59,7 @@ async def keep_sending(pool: Pool, channels: Channels, clock: Clock) -> None:
                 waiting = await store.count_waiting(conn)
             for channel in ("email", "push"):
                 WAITING.labels(channel).set(waiting.get(channel, 0))
-            await asyncio.sleep(POLL_S)
+            await asyncio.sleep(POLL_S if channels else IDLE_POLL_S)
 
 
 async def send_due(pool: Pool, channels: Channels, clock: Clock) -> int:

@@ -184,12 +184,12 @@ CATALOGUE: Mapping[str, Mapping[Language, Sentences]] = {
         "en": ("An exchange was cancelled.",),
     },
     "exchange.done": {
-        "fr": ("Un échange est terminé : {minutes}.", "Un échange est terminé."),
-        "en": ("An exchange is done: {minutes}.", "An exchange is done."),
+        "fr": ("Un échange est terminé.",),
+        "en": ("An exchange is done.",),
     },
     "exchange.handed_over": {
         "fr": (
-            "L'objet prêté vous a été remis, à rendre le {until}.",
+            "L'objet prêté a été remis, à rendre le {until}.",
             "L'objet prêté a été remis.",
         ),
         "en": (
@@ -252,6 +252,36 @@ CATALOGUE: Mapping[str, Mapping[Language, Sentences]] = {
     "transfer.received": {
         "fr": ("Vous avez reçu {minutes}.", "Vous avez reçu du temps."),
         "en": ("You have received {minutes}.", "You have received time."),
+    },
+    "clearing.settled": {
+        "fr": (
+            "Vos {minutes} sont arrivées dans l'autre ville.",
+            "Votre temps est arrivé dans l'autre ville.",
+        ),
+        "en": (
+            "Your {minutes} have arrived in the other city.",
+            "Your time has arrived in the other city.",
+        ),
+    },
+    "clearing.returned": {
+        "fr": (
+            "L'autre ville n'a pas pris vos {minutes} : elles vous sont rendues.",
+            "L'autre ville n'a pas pris votre temps : il vous est rendu.",
+        ),
+        "en": (
+            "The other city did not take your {minutes}: they are back with you.",
+            "The other city did not take your time: it is back with you.",
+        ),
+    },
+    "clearing.received": {
+        "fr": (
+            "Vous avez reçu {minutes} d'une autre ville.",
+            "Vous avez reçu du temps d'une autre ville.",
+        ),
+        "en": (
+            "You have received {minutes} from another city.",
+            "You have received time from another city.",
+        ),
     },
     "limit.changed": {
         "fr": ("La limite de votre compte a changé.",),
