@@ -16,6 +16,7 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
+from copass.bench.ledger import Sizes, measure_ledger
 from copass.bench.page import write_page
 from copass.bench.results import Result, write_results
 from copass.bench.revoke import measure_revocation
@@ -27,9 +28,11 @@ from copass.demo_api import ApiError, Unreachable, open_api
 from copass.demo_data import demo_network
 from copass.demo_state import NotSeeded, need_state, service_urls
 from copass.network import REPOSITORY, state_folder
+from copass.processes import StartError
 
 Measure = Callable[[], Awaitable[list[Result]]]
-GROUPS = ("memory", "taps", "revoke", "scale")
+NETWORK_GROUPS = ("memory", "taps", "revoke", "scale")
+GROUPS = (*NETWORK_GROUPS, "ledger")
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,33 +112,44 @@ def bench(
     seconds: Annotated[float, typer.Option(min=0.5, help="Length of one measurement.")] = 3,
     trials: Annotated[int, typer.Option(min=1, help="Blocks of a card.")] = 200,
     cards: Annotated[int, typer.Option(min=20_000, help="Of the scale group.")] = 1_000_000,
+    rows: Annotated[int, typer.Option(min=2_500, help="Of an import, ledger group.")] = 30_000,
+    postings: Annotated[
+        int, typer.Option(min=10_000, help="Of the large book, ledger group.")
+    ] = 5_000_000,
 ) -> None:
-    """Measure the bars, on a network of its own; the machine should be otherwise idle."""
+    """Measure the bars, on servers of its own; the machine should be otherwise idle."""
     console = Console(soft_wrap=True)
-    groups = only or list(GROUPS)
+    groups = only or list(NETWORK_GROUPS if running else GROUPS)
     unknown = set(groups) - set(GROUPS)
     if unknown:
         raise typer.BadParameter(f"no such group: {', '.join(sorted(unknown))}")
+    in_network = [group for group in NETWORK_GROUPS if group in groups]
     if running and "scale" in groups:
         if only:
             raise typer.BadParameter("scale fills the network with cards that nobody has")
-        groups.remove("scale")
+        in_network.remove("scale")
     plan = Plan(pairs, seconds, trials, cards)
     results: list[Result] = []
 
     def measure(home: Path) -> None:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            results.extend(runner.run(run_bench(home, groups, plan, console)))
+            results.extend(runner.run(run_bench(home, in_network, plan, console)))
 
     try:
-        if running:
+        if running and in_network:
             measure(state_folder())
-        else:
+        elif in_network:
             with own_network() as network:
                 console.print("[bold]start[/bold]")
                 results += start_and_time(network, console)
                 measure(network.home)
-    except (NotSeeded, BenchError, Failed, ApiError, Unreachable) as error:
+        # Afterwards, when the network is gone: it has a server of its own, and needs the machine.
+        if "ledger" in groups:
+            console.print("[bold]ledger[/bold]")
+            sizes = Sizes(pairs, seconds, rows, postings)
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                results.extend(runner.run(measure_ledger(sizes, console)))
+    except (NotSeeded, BenchError, Failed, ApiError, Unreachable, StartError) as error:
         console.print(f"[red]bench:[/red] {error}", highlight=False)
         raise typer.Exit(1) from error
     write_results(out, results)

@@ -173,6 +173,7 @@ def ratio(
     *,
     goal: float,
     better: Better,
+    labels: tuple[str, str] = ("access", "baseline"),
 ) -> Result:
     contender, baseline = (tuple(pair[n] for pair in pairs) for n in (0, 1))
     return Result(
@@ -183,5 +184,5 @@ def ratio(
         baseline=median(baseline),
         goal=goal,
         better=better,
-        series=(Series("access", unit, contender), Series("baseline", unit, baseline)),
+        series=(Series(labels[0], unit, contender), Series(labels[1], unit, baseline)),
     )
