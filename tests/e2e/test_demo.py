@@ -3,12 +3,16 @@
 import json
 from pathlib import Path
 
+import asyncpg
 import httpx
 import pytest
+from jsonschema import Draft202012Validator
 from seeded_network import SeededNetwork
 
 from copass.demo import STEPS
 from copass.demo_check import converged
+
+EVENTS = Path(__file__).parents[2] / "contracts" / "events"
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
 
@@ -76,3 +80,40 @@ def test_a_simulated_day_is_in_the_history(network: SeededNetwork, tmp_path: Pat
 
 async def test_all_copies_agree_when_nothing_changes_any_more(network: SeededNetwork) -> None:
     assert await converged(network.stores, within_s=60) == []
+
+
+async def test_every_event_is_what_the_contracts_say(network: SeededNetwork) -> None:
+    """Of each type, what was told last from an outbox, after a day of the whole network."""
+    told: set[str] = set()
+    wrong: list[str] = []
+    for service, url in network.stores.databases.items():
+        connection = await asyncpg.connect(url)
+        try:
+            rows = await connection.fetch(
+                "SELECT topic, type, key, payload FROM (SELECT *, row_number() OVER"
+                " (PARTITION BY type ORDER BY id DESC) AS place FROM outbox) AS recent"
+                " WHERE place <= 200"
+            )
+        finally:
+            await connection.close()
+        for row in rows:
+            schema = json.loads((EVENTS / f"{row['type']}.json").read_text(encoding="utf-8"))
+            check = Draft202012Validator(schema, format_checker=Draft202012Validator.FORMAT_CHECKER)
+            found = [error.message for error in check.iter_errors(json.loads(row["payload"]))]
+            if found or schema["x-topic"] != row["topic"]:
+                wrong.append(f"{service} {row['type']} {row['key']}: {found}")
+            told.add(row["type"])
+    assert not wrong, "\n".join(wrong[:20])
+    assert {
+        "identity.card.changed.v1",
+        "places.place.changed.v1",
+        "timebank.transfer.posted.v1",
+        "timebank.account.changed.v1",
+        "timebank.hold.changed.v1",
+        "timebank.standing.changed.v1",
+        "timebank.pledge.changed.v1",
+        "timebank.contribution.changed.v1",
+        "timebank.listing.changed.v1",
+        "timebank.exchange.changed.v1",
+        "timebank.notice.v1",
+    } <= told

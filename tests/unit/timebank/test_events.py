@@ -97,3 +97,20 @@ def test_a_hold_is_told_as_agreed(ended: bool) -> None:
     assert data["version"] == 1 + ended
     assert "nobody" not in str(data)
     assert "somebody" not in str(data)
+
+
+def test_every_type_has_its_schema_and_every_topic_its_types() -> None:
+    types = {
+        value
+        for name, value in vars(events).items()
+        if name.isupper() and isinstance(value, str) and value.endswith(".v1")
+    }
+    schemas = {
+        type_: orjson.loads((CONTRACTS / f"{type_}.json").read_bytes()) for type_ in sorted(types)
+    }
+    assert {schema["x-topic"] for schema in schemas.values()} == {
+        topic.name for topic in events.PUBLISHED
+    }
+    for type_, schema in schemas.items():
+        Draft202012Validator.check_schema(schema)
+        assert schema["title"] == type_
