@@ -59,6 +59,15 @@ async def connect(dsn: str, *, name: str) -> Connection:
     return connection
 
 
+async def leave_as_it_is(_connection: Connection) -> None:
+    """Called as a connection goes back into the pool, an open transaction having been rolled back.
+
+    The driver would ask the server to forget locks, settings and listeners: a journey for each use
+    of a connection, and there are none. Ours end with the transaction, or are held on a connection
+    of their own (`connect`).
+    """
+
+
 async def create_pool(dsn: str, *, name: str, max_size: int = 10) -> Pool:
     """A pool of at most `max_size` connections, JSON ready, every statement bounded in time."""
     return await asyncpg.create_pool(
@@ -68,6 +77,7 @@ async def create_pool(dsn: str, *, name: str, max_size: int = 10) -> Pool:
         timeout=10,
         command_timeout=STATEMENT_TIMEOUT_MS / 1000 + 5,
         init=prepare_connection,
+        reset=leave_as_it_is,
         server_settings={
             "application_name": name,
             "timezone": "UTC",

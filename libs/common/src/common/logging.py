@@ -5,6 +5,7 @@ Event names are snake_case `noun_verb`. Never a token, a card number, a name or 
 
 import logging
 import sys
+from collections.abc import MutableMapping
 from typing import Any
 
 import orjson
@@ -24,26 +25,33 @@ def to_json(event: dict[str, Any], **_: Any) -> str:
     return orjson.dumps(event, default=str).decode()
 
 
+def to_line(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> bytes:
+    event["logger"] = event.pop("logger_name", "")
+    return orjson.dumps(event, default=str)
+
+
 def configure(service: str, level: str) -> None:
-    """Send structlog's and the standard library's records through one JSON renderer."""
+    """Send our own records and the standard library's to the same place, in the same form.
+
+    Ours do not go by way of the standard library, which takes three times as long.
+    """
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
-        structlog.stdlib.add_log_level,
-        structlog.stdlib.add_logger_name,
+        structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         add_trace_ids,
         structlog.processors.format_exc_info,
     ]
     structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
-        logger_factory=structlog.stdlib.LoggerFactory(),
+        processors=[*shared, to_line],
+        logger_factory=structlog.BytesLoggerFactory(sys.stdout.buffer),
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level)),
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
+            foreign_pre_chain=[structlog.stdlib.add_logger_name, *shared],
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 structlog.processors.JSONRenderer(serializer=to_json),
@@ -60,4 +68,4 @@ def configure(service: str, level: str) -> None:
 
 def get_logger(name: str) -> Any:
     """A logger whose calls read `log.info("tap_decided", reason=…)`."""
-    return structlog.stdlib.get_logger(name)
+    return structlog.get_logger(logger_name=name)
