@@ -16,6 +16,7 @@ from common.auth import TokenVerifier
 from common.ids import new_id
 from timebank import verify
 from timebank.app import create_app
+from timebank.privacy import service as privacy
 
 
 @pytest.fixture
@@ -423,3 +424,21 @@ async def test_the_ledger_keeps_clearing_accounts_from_everybody(agreed: Federat
     transfer = await bank.pool.fetchval("SELECT transfer_id FROM transfer WHERE kind = 'departure'")
     answer = await steward.post(f"transfers/{transfer}/reverse")
     assert (answer.status_code, answer.json()["code"]) == (409, "not_reversible")
+
+
+async def test_who_is_erased_takes_their_words_along(agreed: Federation) -> None:
+    await agreed.send("anna", "nantes", "chloe", "bourges", 5, memo="for the roof of Chloé")
+    await agreed.deliver()
+    bank = agreed.bank("nantes")
+    anna = agreed.caller("anna", "nantes")
+    path = f"members/{bank.members['anna']}/export"
+    (sent,) = (await anna.get(path)).json()["tables"]["clearing_sent"]
+    assert (sent["minutes"], sent["memo"]) == (5, "for the roof of Chloé")
+    async with bank.pool.acquire() as conn, conn.transaction():
+        await privacy.forget(conn, bank.members["anna"], agreed.clock())
+    tables = await bank.pool.fetch(
+        "SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename <> 'unsettled'"
+    )
+    for table in tables:
+        rows = await bank.pool.fetch(f'SELECT t::text AS row FROM "{table["tablename"]}" t')
+        assert not [row for row in rows if "roof" in row["row"]], table["tablename"]

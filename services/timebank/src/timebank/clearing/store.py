@@ -506,6 +506,38 @@ async def save_reversal(conn: Conn, reversal: Reversal) -> None:
     )
 
 
+# ── A member's own ──────────────────────────────────────────────────────────────────────────────
+
+
+async def export_of(conn: Conn, member_id: UUID) -> dict[str, list[dict[str, Any]]]:
+    """What a member sent to other cities, and what came for them."""
+    sent = await conn.fetch(
+        "SELECT transfer_id, city_id, to_city, minutes, levy_minutes, payee, memo, state, reason,"
+        " sent_at, deadline, answered_at, reverses FROM clearing_out WHERE payer_account IN"
+        " (SELECT account_id FROM account WHERE owner_id = $1) ORDER BY transfer_id",
+        member_id,
+    )
+    received = await conn.fetch(
+        "SELECT transfer_id, city_id, from_city, minutes, levy_minutes, accepted, reason,"
+        " decided_at, reverses FROM clearing_in WHERE payee = $1 ORDER BY transfer_id",
+        member_id,
+    )
+    return {
+        "clearing_sent": [dict(row) for row in sent],
+        "clearing_received": [dict(row) for row in received],
+    }
+
+
+async def forget(conn: Conn, member_id: UUID) -> None:
+    """Take the words away from what a member sent; the minutes stay, and so does the evidence,
+    which never had any."""
+    await conn.execute(
+        "UPDATE clearing_out SET memo = NULL WHERE memo IS NOT NULL AND payer_account IN"
+        " (SELECT account_id FROM account WHERE owner_id = $1)",
+        member_id,
+    )
+
+
 # ── Evidence, positions ─────────────────────────────────────────────────────────────────────────
 
 

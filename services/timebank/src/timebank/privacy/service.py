@@ -12,6 +12,7 @@ from timebank.board import service as board
 from timebank.board import store as board_store
 from timebank.board.listings import service as listings
 from timebank.board.listings import store as listings_store
+from timebank.clearing import store as clearing_store
 from timebank.contributions import service as contributions
 from timebank.contributions import store as contributions_store
 from timebank.domain import Actor, Rejected
@@ -35,6 +36,7 @@ EXPORTS = (
     solidarity.export_of,
     rent.export_of,
     board_store.export_of,
+    clearing_store.export_of,
 )
 FORGETS = (
     contributions_store.forget,
@@ -42,6 +44,7 @@ FORGETS = (
     standings.forget,
     solidarity.forget,
     rent.forget,
+    clearing_store.forget,
 )
 
 
