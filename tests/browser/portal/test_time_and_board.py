@@ -131,6 +131,18 @@ def test_a_search_is_narrowed_kept_and_cleared(
     assert network.board.asked[-1] == {"limit": "20"}
 
 
+def test_a_new_listing_asks_only_what_belongs_to_it(open_page: OpenPage, sign_in: SignIn) -> None:
+    page = open_page()
+    sign_in(page)
+    page.goto("/board/new")
+    expect(page.get_by_label("Deposit of a loan")).not_to_be_visible()
+    page.get_by_text("Loan", exact=True).click()
+    expect(page.get_by_label("Deposit of a loan")).to_be_visible()
+    expect(page.get_by_label("Quantity to give")).not_to_be_visible()
+    page.get_by_text("Giveaway", exact=True).click()
+    expect(page.get_by_label("Quantity to give")).to_be_visible()
+
+
 def test_two_agree_on_an_exchange(
     open_page: OpenPage, network: FakeNetwork, sign_in: SignIn
 ) -> None:
