@@ -4,16 +4,22 @@
 lose, repeat and reorder it first.
 """
 
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from conftest import NOW, Bank, Caller
+import httpx
+from conftest import ISSUER, MIGRATIONS, NOW, Bank, Caller, key_set, settings_for
 
+from common.auth import TokenVerifier
 from common.events import Event
 from common.ids import new_id
 from timebank import consumers
+from timebank.app import create_app
 from timebank.clearing import service
 from timebank.clearing.keys import Vault
 from timebank.events import CITY_KEYS, CLEARING
@@ -43,7 +49,7 @@ class Federation:
     """Nantes and Brest in one time bank, Bourges in another; agreements as the test makes them."""
 
     banks: dict[str, Bank]
-    clock: Clock
+    clock: Any
     vault: Vault = field(default_factory=lambda: Vault(SECRET))
     letters: list[Letter] = field(default_factory=list)
     seen: dict[str, int] = field(default_factory=dict)
@@ -188,3 +194,46 @@ class Federation:
                     pairs[row["city_id"], row["peer_city_id"]] = row["balance_minutes"]
         for (a, b), minutes in pairs.items():
             assert minutes + pairs.get((b, a), 0) == 0
+
+
+@asynccontextmanager
+async def two_time_banks(
+    make_database: Callable[[str, Path], Awaitable[str]],
+    clock: Callable[[], datetime] | None = None,
+    **more: Any,
+) -> AsyncIterator[Federation]:
+    """Anna in Nantes, Denis in Brest, both in one time bank; Chloé in Bourges, in another.
+
+    `more` are settings of both. No key is made yet.
+    """
+    clock = clock or Clock()
+    async with AsyncExitStack() as stack:
+        banks = []
+        for shard, cities in (("west", "nantes,brest"), ("centre", "bourges")):
+            dsn = await make_database("timebank", MIGRATIONS)
+            settings = settings_for(dsn, key_secret=SECRET, cities=cities, shard=shard, **more)
+            app = create_app(settings, clock)
+            await stack.enter_async_context(app.router.lifespan_context(app))
+            identity = await stack.enter_async_context(
+                httpx.AsyncClient(
+                    transport=httpx.MockTransport(lambda _: httpx.Response(200, json=key_set()))
+                )
+            )
+            http = await stack.enter_async_context(
+                httpx.AsyncClient(
+                    transport=httpx.ASGITransport(app, raise_app_exceptions=False),
+                    base_url="http://timebank.test",
+                )
+            )
+            app.state.verifier = TokenVerifier(
+                issuer=ISSUER, audience="timebank", jwks_url=f"{ISSUER}/jwks", http=identity
+            )
+            banks.append(Bank(app, http, dsn, app.state.pool))
+        west, centre = banks
+        for name, city, bank in (
+            ("anna", "nantes", west),
+            ("denis", "brest", west),
+            ("chloe", "bourges", centre),
+        ):
+            await bank.join(name, city)
+        yield Federation({"nantes": west, "brest": west, "bourges": centre}, clock)

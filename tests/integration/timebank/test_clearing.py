@@ -1,21 +1,16 @@
 """Minutes between cities of two time banks, over HTTP and messages that the test carries."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import asyncpg
-import httpx
 import pytest
-from clearing_world import SECRET, Clock, Federation, Letter
-from conftest import ISSUER, MIGRATIONS, Bank, key_set, settings_for
+from clearing_world import Federation, Letter, two_time_banks
 
-from common.auth import TokenVerifier
 from common.ids import new_id
 from timebank import verify
-from timebank.app import create_app
 from timebank.privacy import service as privacy
 
 
@@ -23,37 +18,7 @@ from timebank.privacy import service as privacy
 async def federation(
     make_database: Callable[[str, Path], Awaitable[str]],
 ) -> AsyncIterator[Federation]:
-    """Anna in Nantes, Denis in Brest, both in one time bank; Chloé in Bourges, in another."""
-    clock = Clock()
-    async with AsyncExitStack() as stack:
-        banks = []
-        for cities in ("nantes,brest", "bourges"):
-            dsn = await make_database("timebank", MIGRATIONS)
-            app = create_app(settings_for(dsn, key_secret=SECRET, cities=cities), clock)
-            await stack.enter_async_context(app.router.lifespan_context(app))
-            identity = await stack.enter_async_context(
-                httpx.AsyncClient(
-                    transport=httpx.MockTransport(lambda _: httpx.Response(200, json=key_set()))
-                )
-            )
-            http = await stack.enter_async_context(
-                httpx.AsyncClient(
-                    transport=httpx.ASGITransport(app, raise_app_exceptions=False),
-                    base_url="http://timebank.test",
-                )
-            )
-            app.state.verifier = TokenVerifier(
-                issuer=ISSUER, audience="timebank", jwks_url=f"{ISSUER}/jwks", http=identity
-            )
-            banks.append(Bank(app, http, dsn, app.state.pool))
-        west, centre = banks
-        for name, city, bank in (
-            ("anna", "nantes", west),
-            ("denis", "brest", west),
-            ("chloe", "bourges", centre),
-        ):
-            await bank.join(name, city)
-        made = Federation({"nantes": west, "brest": west, "bourges": centre}, clock)
+    async with two_time_banks(make_database) as made:
         await made.make_keys()
         yield made
 

@@ -15,6 +15,7 @@ from common.outbox import Relay
 from common.web import create_app as create_edge
 from common.worker import run_worker
 from timebank import consumers
+from timebank.batcher import RUNNERS_MAX
 from timebank.board.exchanges.routes import router as exchanges_router
 from timebank.board.listings.routes import router as listings_router
 from timebank.board.worker import keep_board
@@ -31,7 +32,7 @@ from timebank.privacy.routes import router as privacy_router
 from timebank.rent.routes import router as rent_router
 from timebank.routes import router
 from timebank.rules.routes import router as rules_router
-from timebank.service import Ledger
+from timebank.service import LEDGER_SESSION, Ledger
 from timebank.settings import Settings, read_settings
 from timebank.solidarity.routes import router as solidarity_router
 from timebank.standings.routes import router as standings_router
@@ -53,10 +54,16 @@ def create_app(settings: Settings | None = None, clock: Clock = utc_now) -> Fast
                 name="timebank-api",
                 max_size=settings.database_pool_max,
             ) as pool,
+            await db.create_pool(
+                settings.database_url.get_secret_value(),
+                name="timebank-ledger",
+                max_size=RUNNERS_MAX,
+                settings=LEDGER_SESSION,
+            ) as ledger_pool,
         ):
             app.state.pool = pool
             app.state.clock = clock
-            app.state.ledger = Ledger(pool, clock)
+            app.state.ledger = Ledger(ledger_pool, clock)
             app.state.vault = vault_of(settings)
             app.state.verifier = TokenVerifier(
                 issuer=settings.token_issuer,
@@ -112,13 +119,18 @@ async def run(settings: Settings, clock: Clock = utc_now) -> None:
         max_size=settings.database_pool_max,
     ) as pool:
         consumer = Consumer(
-            settings, pool, consumers.GROUP, consumers.handlers(clock, settings.serves), clock
+            settings,
+            pool,
+            settings.group(consumers.GROUP),
+            consumers.handlers(clock, settings.serves),
+            clock,
         )
         relay = Relay(settings, PUBLISHED, clock)
         clearing: dict[str, Callable[[], Awaitable[None]]] = {}
         if vault := vault_of(settings):
             heard = consumers.clearing_handlers(vault, clock)
-            ears = Consumer(settings, pool, consumers.CLEARING_GROUP, heard, clock)
+            group = settings.group(consumers.CLEARING_GROUP)
+            ears = Consumer(settings, pool, group, heard, clock)
             clearing = {
                 "clearing": partial(keep_clearing, pool, vault, clock),
                 "clearing-consumer": ears.run,

@@ -1,9 +1,9 @@
 """The settings of the time bank."""
 
-from typing import ClassVar
+from typing import ClassVar, Self
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from common.settings import ServiceSettings
@@ -35,6 +35,8 @@ class Settings(ServiceSettings):
 
     # The cities whose books are here, by commas; empty: all. Others are other time banks'.
     cities: str = Field(default="", pattern=r"^([a-z][a-z0-9-]{1,39}(,[a-z][a-z0-9-]{1,39})*)?$")
+    # Which of several time banks on one broker this is: each reads every topic for itself.
+    shard: str = Field(default="", pattern=r"^([a-z][a-z0-9-]{0,39})?$")
     # Seals the keys with which our cities sign. Without it no city clears with another.
     key_secret: SecretStr = SecretStr("")
 
@@ -44,6 +46,16 @@ class Settings(ServiceSettings):
         if 0 < len(secret.get_secret_value()) < 32:
             raise ValueError("must have at least 32 characters, or none")
         return secret
+
+    @model_validator(mode="after")
+    def must_have_a_name(self) -> Self:
+        if self.cities and not self.shard:
+            raise ValueError("a time bank of some cities needs a name: shard")
+        return self
+
+    def group(self, name: str) -> str:
+        """The name of a consumer group, apart from those of other time banks."""
+        return f"{name}.{self.shard}" if self.shard else name
 
     def serves(self, city_id: str) -> bool:
         """Whether the city's book is kept here."""
