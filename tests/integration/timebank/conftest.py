@@ -1,6 +1,5 @@
 """A time bank on a real PostgreSQL, spoken to over HTTP with real tokens."""
 
-import base64
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
@@ -10,54 +9,28 @@ from typing import Any
 from uuid import UUID
 
 import httpx
-import jwt
 import pytest
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from fastapi import FastAPI
+
+# The tests of a folder share modules of helpers; pytest imports each file on its own.
+sys.path.insert(0, str(Path(__file__).parents[2] / "support"))
+sys.path.insert(0, str(Path(__file__).parent))
+
+from tokens import ISSUER as ISSUER
+from tokens import key_set as key_set
+from tokens import token
 
 import timebank
 from common import db
 from common.auth import TokenVerifier
-from common.clock import utc_now
 from common.ids import new_id
 from timebank import service
 from timebank.app import create_app
 from timebank.service import CityState, MemberState
 from timebank.settings import Settings
 
-# The tests of a folder share modules of helpers; pytest imports each file on its own.
-sys.path.insert(0, str(Path(__file__).parent))
-
 MIGRATIONS = Path(timebank.__file__).parent / "migrations"
-ISSUER = "https://identity.test"
-KEY = Ed25519PrivateKey.from_private_bytes(b"t" * 32)
 NOW = datetime(2026, 11, 22, 10, 0, tzinfo=UTC)
-
-
-def b64(raw: bytes) -> str:
-    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
-
-
-def key_set() -> dict[str, Any]:
-    raw = KEY.public_key().public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
-    return {"keys": [{"kty": "OKP", "crv": "Ed25519", "x": b64(raw), "kid": "k", "alg": "EdDSA"}]}
-
-
-def token(sub: str, *, city: str | None, roles: tuple[str, ...]) -> str:
-    now = int(utc_now().timestamp())
-    claims = {
-        "iss": ISSUER,
-        "sub": sub,
-        "aud": ["timebank"],
-        "iat": now,
-        "exp": now + 600,
-        "jti": str(new_id()),
-        "kind": "member",
-        "city": city,
-        "roles": list(roles),
-    }
-    return jwt.encode(claims, KEY, algorithm="EdDSA", headers={"kid": "k", "typ": "at+jwt"})
 
 
 @dataclass
@@ -136,7 +109,9 @@ class Bank:
         """A member joins: their account."""
         member = MemberState(new_id(), city, "active", 1)
         async with self.pool.acquire() as conn, conn.transaction():
-            await service.apply_city(conn, CityState(city, "active", "Europe/Paris", 1), NOW, new_id)
+            await service.apply_city(
+                conn, CityState(city, "active", "Europe/Paris", 1), NOW, new_id
+            )
             await service.apply_member(conn, member, NOW, new_id)
         self.members[name] = member.member_id
         self.accounts[name] = await self.pool.fetchval(
