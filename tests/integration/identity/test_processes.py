@@ -3,12 +3,13 @@
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
+from email import message_from_bytes
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import httpx
 import jwt
@@ -25,6 +26,8 @@ from copass.servers import unused_port
 from identity import store
 from identity.__main__ import app
 from identity.app import MIGRATIONS
+from identity.notices import service as notices
+from identity.notices.domain import Notice
 from identity.settings import IdentitySettings
 
 Environment = dict[str, str]
@@ -244,58 +247,113 @@ class Mailbox:
         return "250 taken"
 
 
-async def test_the_worker_hears_of_a_notice_and_sends_it(
-    environment: Environment, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    mailbox, port, member_id, notice_id = Mailbox(), unused_port(), new_id(), new_id()
-    mail = {
-        "IDENTITY_SMTP_URL": f"smtp://127.0.0.1:{port}",
-        "IDENTITY_MAIL_FROM": "Copass <rien@copass.example>",
-        "IDENTITY_PORTAL_URL": "https://p.example",
-    }
-    settings = settings_of(environment, monkeypatch)
+class SlowMailbox(Mailbox):
+    """Takes the first message and does not say so: its sender is left in the dark."""
+
+    async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:
+        answer = await super().handle_DATA(server, session, envelope)
+        if len(self.taken) == 1:
+            await asyncio.sleep(60)
+        return answer
+
+
+@pytest.fixture
+async def told(environment: Environment) -> AsyncIterator[tuple[db.Connection, UUID]]:
+    """A connection, and Ana, who wants an e-mail of each notice, in English."""
     connection = await db.connect(environment["IDENTITY_DATABASE_URL"], name="test")
+    member_id = new_id()
+    await connection.execute(
+        "INSERT INTO member (member_id, display_name, email, status, roles, places, version,"
+        " created_at)"
+        " VALUES ($1, 'Ana', 'ana@exemple.invalid', 'active', '{}', '{}', 1, now())",
+        member_id,
+    )
+    await connection.execute(
+        "INSERT INTO notification_preference VALUES ($1, 'each', false, 'en')", member_id
+    )
+    yield connection, member_id
+    await connection.close()
+
+
+@contextmanager
+def mail_server(mailbox: Mailbox) -> Iterator[Environment]:
+    """The settings that lead to an SMTP server."""
+    port = unused_port()
     controller = Controller(mailbox, hostname="127.0.0.1", port=port)
     controller.start()
     try:
-        await connection.execute(
-            "INSERT INTO member (member_id, display_name, email, status, roles, places, version,"
-            " created_at)"
-            " VALUES ($1, 'Ana', 'ana@exemple.invalid', 'active', '{}', '{}', 1, now())",
-            member_id,
-        )
-        await connection.execute(
-            "INSERT INTO notification_preference VALUES ($1, 'each', false, 'en')", member_id
-        )
-        event = Event(
-            id=new_id(),
-            type="timebank.notice.v1",
-            source="/timebank",
-            subject=str(member_id),
-            time=utc_now(),
-            data={
-                "notice_id": str(notice_id),
-                "member_id": str(member_id),
-                "kind": "transfer.received",
-                "subject": {"minutes": 120},
-                "created_at": utc_now().isoformat(),
-            },
-        )
-        await kafka.ensure_topics(settings, HEARD)
-        for _ in range(2):  # the broker may tell it twice
-            await publish(settings, "timebank.notices.v1", *to_message(event))
-        async with serving({**environment, **mail}, "worker", "IDENTITY_WORKER_PORT"):
-            async with asyncio.timeout(60):
-                while not await connection.fetchval(
-                    "SELECT EXISTS (SELECT FROM notification_delivery WHERE status = 'sent')"
-                ):
-                    await asyncio.sleep(0.1)
+        yield {
+            "IDENTITY_SMTP_URL": f"smtp://127.0.0.1:{port}",
+            "IDENTITY_MAIL_FROM": "Copass <rien@copass.example>",
+            "IDENTITY_PORTAL_URL": "https://p.example",
+        }
     finally:
         controller.stop()
-        await connection.close()
+
+
+async def wait_until_sent(connection: db.Connection) -> None:
+    async with asyncio.timeout(60):
+        while not await connection.fetchval(
+            "SELECT EXISTS (SELECT FROM notification_delivery WHERE status = 'sent')"
+        ):
+            await asyncio.sleep(0.1)
+
+
+async def test_the_worker_hears_of_a_notice_and_sends_it(
+    environment: Environment,
+    told: tuple[db.Connection, UUID],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    mailbox, (connection, member_id) = Mailbox(), told
+    settings = settings_of(environment, monkeypatch)
+    event = Event(
+        id=new_id(),
+        type="timebank.notice.v1",
+        source="/timebank",
+        subject=str(member_id),
+        time=utc_now(),
+        data={
+            "notice_id": str(new_id()),
+            "member_id": str(member_id),
+            "kind": "transfer.received",
+            "subject": {"minutes": 120},
+            "created_at": utc_now().isoformat(),
+        },
+    )
+    await kafka.ensure_topics(settings, HEARD)
+    for _ in range(2):  # the broker may tell it twice
+        await publish(settings, "timebank.notices.v1", *to_message(event))
+    with mail_server(mailbox) as mail:
+        async with serving({**environment, **mail}, "worker", "IDENTITY_WORKER_PORT"):
+            await wait_until_sent(connection)
     ((recipients, content),) = mailbox.taken
     assert recipients == ["ana@exemple.invalid"]
     assert b"You have received 2 h." in content
+
+
+async def test_killed_after_the_message_left_the_next_worker_sends_it_under_the_same_id(
+    environment: Environment, told: tuple[db.Connection, UUID]
+) -> None:
+    mailbox, (connection, member_id) = SlowMailbox(), told
+    notice = Notice(new_id(), member_id, "transfer.received", {"minutes": 120}, utc_now())
+    async with connection.transaction():
+        await notices.take_in(connection, notice, email_on=True, push_on=False, now=utc_now())
+    with mail_server(mailbox) as mail:
+        process = await start({**environment, **mail}, "worker")
+        async with asyncio.timeout(60):
+            while not mailbox.taken:
+                await asyncio.sleep(0.05)
+        process.kill()
+        await process.communicate()
+        status = await connection.fetchval("SELECT status FROM notification_delivery")
+        assert status == "waiting"
+        # As if the two minutes had passed that the dead worker had asked for.
+        await connection.execute("UPDATE notification_delivery SET next_at = now()")
+        async with serving({**environment, **mail}, "worker", "IDENTITY_WORKER_PORT"):
+            await wait_until_sent(connection)
+    ids = {message_from_bytes(content)["Message-ID"] for _, content in mailbox.taken}
+    assert len(mailbox.taken) == 2
+    assert len(ids) == 1
 
 
 async def test_what_was_given_up_is_listed_and_tried_again(environment: Environment) -> None:
