@@ -13,7 +13,7 @@ from timebank import service, store
 async def kill_connections(owner: Any) -> int:
     rows = await owner.fetch(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-        " WHERE application_name = 'timebank-api' AND datname = current_database()"
+        " WHERE application_name = 'timebank-ledger' AND datname = current_database()"
     )
     return len(rows)
 

@@ -1,5 +1,6 @@
 """The connection pool. The timeouts bound every statement: nothing waits for ever."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -68,8 +69,13 @@ async def leave_as_it_is(_connection: Connection) -> None:
     """
 
 
-async def create_pool(dsn: str, *, name: str, max_size: int = 10) -> Pool:
-    """A pool of at most `max_size` connections, JSON ready, every statement bounded in time."""
+async def create_pool(
+    dsn: str, *, name: str, max_size: int = 10, settings: Mapping[str, str] | None = None
+) -> Pool:
+    """A pool of at most `max_size` connections, JSON ready, every statement bounded in time.
+
+    `settings` are the server's, for every session of the pool.
+    """
     return await asyncpg.create_pool(
         dsn,
         min_size=1,
@@ -84,5 +90,6 @@ async def create_pool(dsn: str, *, name: str, max_size: int = 10) -> Pool:
             "statement_timeout": str(STATEMENT_TIMEOUT_MS),
             "lock_timeout": str(LOCK_TIMEOUT_MS),
             "idle_in_transaction_session_timeout": "30000",
+            **(settings or {}),
         },
     )

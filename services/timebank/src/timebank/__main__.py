@@ -17,6 +17,7 @@ from common.clock import utc_now
 from timebank import app, verify
 from timebank.importing.layouts import UNITS, Layout, LayoutError, Unit, read_account_map
 from timebank.importing.run import Source, import_file
+from timebank.service import LEDGER_SESSION
 from timebank.settings import Settings, read_settings
 
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -77,7 +78,10 @@ async def run_import(settings: Settings, source: Source, file: Path, report: Pat
         total = sum(1 for _ in lines)
     columns = (*Progress.get_default_columns(), MofNCompleteColumn())
     async with await db.create_pool(
-        settings.database_url.get_secret_value(), name="timebank-import", max_size=2
+        settings.database_url.get_secret_value(),
+        name="timebank-import",
+        max_size=2,
+        settings=LEDGER_SESSION,
     ) as pool:
         with Progress(*columns, console=console) as bar:
             task = bar.add_task("rows", total=total)

@@ -16,6 +16,7 @@ from common.web import create_app as create_edge
 from common.worker import run_worker
 from timebank import consumers
 from timebank.batcher import RUNNERS_MAX
+from timebank.batcher import RUNNERS_MAX
 from timebank.board.exchanges.routes import router as exchanges_router
 from timebank.board.listings.routes import router as listings_router
 from timebank.board.worker import keep_board

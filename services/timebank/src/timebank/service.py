@@ -45,6 +45,11 @@ WORTH_ANOTHER_TRY: tuple[type[Exception], ...] = (
     ConnectionError,
 )
 
+# For the sessions that post. Each statement of theirs finds its rows by a key, but a session keeps
+# a plan for as long as it takes the server to notice that a table has grown: one made for an empty
+# book reads every transfer of a full one.
+LEDGER_SESSION = {"enable_seqscan": "off"}
+
 log = get_logger(__name__)
 
 
