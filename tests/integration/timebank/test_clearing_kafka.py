@@ -11,13 +11,15 @@ import pytest
 from clearing_world import Federation, two_time_banks
 from conftest import settings_for
 
+from common import outbox
 from common.clock import utc_now
 from common.consumer import Consumer
 from common.outbox import Relay
 from common.worker import keep_running
 from timebank import consumers
+from timebank.app import topics_of
 from timebank.clearing.service import keep_clearing
-from timebank.events import PUBLISHED
+from timebank.events import CLEARING
 
 
 @asynccontextmanager
@@ -29,7 +31,7 @@ async def working(federation: Federation, **kafka: Any) -> AsyncIterator[None]:
         handlers = consumers.clearing_handlers(federation.vault, utc_now)
         group = settings.group(consumers.CLEARING_GROUP)
         works = (
-            Relay(settings, PUBLISHED, utc_now).run,
+            Relay(settings, topics_of(settings), utc_now).run,
             Consumer(settings, bank.pool, group, handlers).run,
             partial(keep_clearing, bank.pool, federation.vault, utc_now),
         )
@@ -118,3 +120,31 @@ async def test_cities_of_two_time_banks_agree_clear_and_take_back(federation: Fe
 
     await until(is_at_rest)
     await federation.check_books()
+
+
+async def test_a_message_that_nobody_can_read_stops_nobody(federation: Federation) -> None:
+    """It becomes a dead letter, which is told as well; what comes after it is heard and sent."""
+    west = federation.bank("nantes")
+    async with west.pool.acquire() as conn, conn.transaction():
+        await outbox.add(
+            conn,
+            topic=CLEARING,
+            key="poison",
+            type="timebank.clearing.said.v1",
+            data={"version": 1, "body": {"kind": "gift"}},
+            now=utc_now(),
+        )
+
+    async def are_kept() -> bool:
+        kept = [
+            await bank.pool.fetchval("SELECT count(*) FROM dead_letter") for bank in federation.each
+        ]
+        return kept == [1, 1]
+
+    await until(are_kept)
+
+    async def all_is_published() -> bool:
+        waiting = "SELECT count(*) FROM outbox WHERE published_at IS NULL"
+        return [await bank.pool.fetchval(waiting) for bank in federation.each] == [0, 0]
+
+    await until(all_is_published)

@@ -10,12 +10,12 @@ from fastapi import FastAPI
 from common import db
 from common.auth import TokenVerifier
 from common.clock import Clock, utc_now
-from common.consumer import Consumer
+from common.consumer import Consumer, dead_letters
+from common.events import Topic
 from common.outbox import Relay
 from common.web import create_app as create_edge
 from common.worker import run_worker
 from timebank import consumers
-from timebank.batcher import RUNNERS_MAX
 from timebank.batcher import RUNNERS_MAX
 from timebank.board.exchanges.routes import router as exchanges_router
 from timebank.board.listings.routes import router as listings_router
@@ -111,6 +111,13 @@ def vault_of(settings: Settings) -> Vault | None:
     return Vault(secret) if secret else None
 
 
+def topics_of(settings: Settings) -> tuple[Topic, ...]:
+    """All that the worker publishes: also what its consumers give up on, or the relay would wait
+    for a topic that nobody makes."""
+    groups = (consumers.GROUP, consumers.CLEARING_GROUP)
+    return (*PUBLISHED, *(dead_letters(settings.group(group)) for group in groups))
+
+
 async def run(settings: Settings, clock: Clock = utc_now) -> None:
     """The worker: learns of cities and members, and publishes the outbox."""
     settings = settings.for_app()
@@ -126,7 +133,7 @@ async def run(settings: Settings, clock: Clock = utc_now) -> None:
             consumers.handlers(clock, settings.serves),
             clock,
         )
-        relay = Relay(settings, PUBLISHED, clock)
+        relay = Relay(settings, topics_of(settings), clock)
         clearing: dict[str, Callable[[], Awaitable[None]]] = {}
         if vault := vault_of(settings):
             heard = consumers.clearing_handlers(vault, clock)
