@@ -15,6 +15,20 @@ OpenPage = Any
 SignIn = Any
 
 PAGES = ("/", "/places", "/sign-in")
+# Between them they show every colour of the style sheet; in the dark only colours are looked at.
+COLOURED = (
+    "/co-pass",
+    "/time",
+    "/time/log",
+    "/time/to-confirm",
+    "/time/contributions",
+    "/time/disputes",
+    "/board?near=Halle",
+    "/board/new",
+    "/board/exchanges",
+    "/notices",
+    "/me/erase",
+)
 # What a thumb must hit, and so is 44 pixels high at least.
 TOUCHED = "button, .button, nav a, input:not([type=hidden], [type=radio], [type=checkbox])"
 TOUCHED += ", select, textarea, summary, .chips label"
@@ -29,6 +43,7 @@ MEMBER_PAGES = (
     "/time/to-confirm",
     "/time/contributions",
     "/time/disputes",
+    "/time/rings",
     "/time/pledge",
     "/time/solidarity/give",
     "/time/solidarity/ask",
@@ -102,7 +117,8 @@ def test_no_page_has_a_barrier_that_axe_can_find(
         look(path)
     sign_in(page)
     for path in paths_of(network):
-        look(path)
+        if scheme == "light" or path in COLOURED:
+            look(path)
 
 
 def test_a_phone_of_320_pixels_never_scrolls_sideways(

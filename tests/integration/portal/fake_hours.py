@@ -18,6 +18,7 @@ class FakeHours:
 
     contributions: dict[str, dict[str, Any]] = field(default_factory=dict)
     waiting: list[str] = field(default_factory=list)
+    flags: list[dict[str, Any]] = field(default_factory=list)
     bodies: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     keys: list[str] = field(default_factory=list)
     refuse: str | None = None
@@ -40,6 +41,8 @@ class FakeHours:
         return answer
 
     def read(self, path: str, asked: httpx.QueryParams) -> httpx.Response:
+        if path == "/v1/contributions/flags":
+            return httpx.Response(200, json={"days": 60, "complete": True, "items": self.flags})
         if path == "/v1/contributions/to-confirm":
             return listed([self.contributions[i] for i in self.waiting], asked)
         if path == "/v1/contributions":

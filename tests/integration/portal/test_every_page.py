@@ -35,6 +35,7 @@ PAGES = (
     f"/time/contributions/{ONE}",
     f"/time/contributions/{ONE}/edit",
     "/time/disputes",
+    "/time/rings",
     "/time/pledge",
     "/time/solidarity/give",
     "/time/solidarity/ask",
@@ -108,6 +109,8 @@ def full(network: FakeNetwork) -> FakeNetwork:
     )
     other = network.hours.add(note=MARKUP, beneficiary={"kind": "member", "id": ME})
     network.hours.waiting = [other["contribution_id"]]
+    step = {"giver_id": ME, "confirmer_id": PAUL, "minutes": 60, "percent": 80}
+    network.hours.flags.append({"steps": [step], "reason": {"fr": MARKUP, "en": MARKUP}})
     network.promises.add_pledge()
     network.promises.add_request(reason=MARKUP)
     network.promises.add_request(member_id=ME)

@@ -270,6 +270,28 @@ async def test_others_see_no_disputes(member: httpx.AsyncClient, network: FakeNe
     assert "to settle" not in (await home(member, network)).text
 
 
+async def test_a_steward_sees_who_confirms_whom_in_turn(
+    visitor: httpx.AsyncClient, network: FakeNetwork, submit: Submit
+) -> None:
+    paul, mia = network.add_person("Paul Martin"), network.add_person("Mia Petit")
+    steps = [
+        {"giver_id": giver, "confirmer_id": confirmer, "minutes": 90, "percent": 75}
+        for giver, confirmer in ((paul, mia), (mia, paul))
+    ]
+    network.hours.flags.append({"steps": steps, "reason": {"fr": "…", "en": "Worth a look."}})
+    await sign_in(network, visitor, submit, "steward")
+    page = (await visitor.get("/time/rings")).text
+    assert "Mia Petit confirmed 1 h 30 of Paul Martin: 75 % of their confirmed time" in page
+    assert "Worth a look." in page
+    for path in ("/time/rings", "/time/solidarity/requests", "/time/disputes"):
+        assert f'<a href="{path}">' in (await home(visitor, network)).text
+
+
+async def test_others_do_not_see_it(member: httpx.AsyncClient, network: FakeNetwork) -> None:
+    assert (await member.get("/time/rings")).status_code == 403
+    assert "For the city" not in (await home(member, network)).text
+
+
 async def test_what_is_logged_is_changed_or_withdrawn_until_it_is_confirmed(
     member: httpx.AsyncClient, network: FakeNetwork, submit: Submit
 ) -> None:

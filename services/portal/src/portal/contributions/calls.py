@@ -119,6 +119,38 @@ class ContributionPage(View):
     next: str | None = None
 
 
+class Step(View):
+    """`giver_id` had `minutes` confirmed by `confirmer_id`: `percent` of all that they had."""
+
+    giver_id: UUID
+    confirmer_id: UUID
+    minutes: int
+    percent: int
+
+
+class Flag(View):
+    """A ring of people who confirm one another; `reason` is in each language."""
+
+    steps: list[Step]
+    reason: dict[str, str]
+
+
+class Flags(View):
+    """`complete`: all confirmations were looked at, not only the newest."""
+
+    days: int
+    complete: bool
+    items: list[Flag]
+
+
+async def flags(network: Network, token: str, city_id: str) -> Flags:
+    """For stewards: who confirms whom in turn. Nothing is blocked by it."""
+    params = {"city_id": city_id}
+    path = "/v1/contributions/flags"
+    answer = await network.call("timebank", "GET", path, token=token, params=params)
+    return fit("timebank", Flags, answer)
+
+
 async def log(network: Network, token: str, body: dict[str, Any]) -> Contribution:
     """`body` has its contribution_id, which is the idempotency key too."""
     key = body["contribution_id"]

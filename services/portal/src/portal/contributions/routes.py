@@ -292,3 +292,18 @@ async def disputes(visit: CurrentVisit, cursor: Cursor = "") -> Response:
         names=names,
         next_link=page.next and next_link("/time/disputes", page.next),
     )
+
+
+@router.get("/time/rings")
+async def rings(visit: CurrentVisit) -> Response:
+    """For stewards: people who confirm one another in turn, to look at; nothing is blocked."""
+    member = visit.member()
+    if not member.has("steward") or member.city_id is None:
+        raise Refused("timebank", 403, "forbidden", "not a steward")
+    found = await calls.flags(visit.network, member.access_token, member.city_id)
+    people = [person for flag in found.items for step in flag.steps for person in pair(step)]
+    return visit.page("contributions/rings.html", found=found, names=await names_of(visit, people))
+
+
+def pair(step: calls.Step) -> tuple[UUID, UUID]:
+    return step.giver_id, step.confirmer_id
