@@ -400,7 +400,9 @@ def check_state(request: TransferRequest, accounts: dict[UUID, Account]) -> Reje
     for leg in request.legs:
         account = accounts[leg.account_id]
         minutes = account.balance_minutes + leg.minutes
-        if not account.open:
+        # What was set aside comes home, also to one who left meanwhile: nowhere else is its place.
+        comes_home = request.kind == "return" and leg.minutes > 0
+        if not account.open and not comes_home:
             return Rejected("account_closed", "This account is closed.", side_of(leg))
         left = account.left_minutes
         if leg.minutes < 0 and left is not None and left + leg.minutes < 0:

@@ -210,6 +210,18 @@ def return_legs(outgoing: Outgoing, pair: Pair) -> tuple[Leg, ...]:
     return (*legs, Leg(pair.commons.id, -levy)) if levy else legs
 
 
+def room_for(account: Account, minutes: int) -> Account:
+    """The account with limits as wide as a return needs: what was set aside comes home, whatever
+    else came in meanwhile, or a steward decided about the limits."""
+    balance = account.balance_minutes + minutes
+    floor, ceiling = account.floor_minutes, account.ceiling_minutes
+    if minutes < 0 and floor is not None:
+        floor = min(floor, balance - account.held_minutes)
+    if minutes > 0 and ceiling is not None:
+        ceiling = max(ceiling, balance)
+    return replace(account, floor_minutes=floor, ceiling_minutes=ceiling)
+
+
 def next_query_at(outgoing: Outgoing) -> datetime:
     """When to ask again: 5 s after sending, then after twice as long each time, at most 10 min."""
     since = outgoing.queried_at or outgoing.sent_at
@@ -282,11 +294,20 @@ def refuse(
         return "payee_closed"
     if not takes_back and pair.in_minutes + prepare.minutes > agreement.limit_in_minutes:
         return "limit_reached"
-    received = payee.balance_minutes + prepare.minutes - levy_in(prepare, agreement, original)
-    ceiling = payee.ceiling_minutes
-    if received > MINUTES_MAX or (ceiling is not None and received > ceiling):
+    levy = levy_in(prepare, agreement, original)
+    if exceeds_ceiling(payee, prepare.minutes - levy) or exceeds_ceiling(pair.commons, levy):
         return "ceiling_exceeded"
+    left = pair.commons.left_minutes
+    if left is not None and left + levy < 0:
+        return "limit_reached"  # of a reversal: our levy of then is spent, and there is a floor
     return None
+
+
+def exceeds_ceiling(account: Account, minutes: int) -> bool:
+    """Whether an account may not receive so much."""
+    balance = account.balance_minutes + minutes
+    ceiling = MINUTES_MAX if account.ceiling_minutes is None else account.ceiling_minutes
+    return minutes > 0 and balance > ceiling
 
 
 def levy_in(prepare: Prepare, agreement: Agreement, original: Outgoing | None) -> int:

@@ -182,7 +182,8 @@ async def send(
 
     async def decide(conn: Conn, now: datetime) -> Departure | Rejected:
         payer = await ledger_store.find_account(conn, body.from_account)
-        if payer is None:
+        # One who may not know of the account does not learn its city either.
+        if payer is None or not (actor.owns(payer) or actor.may_know_of(payer.city_id)):
             return Rejected("not_found", "There is no such account.", "payer")
         if payer.city_id == body.to.city_id:
             return Rejected(

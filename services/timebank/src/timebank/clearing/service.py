@@ -6,7 +6,7 @@ transfer, then accounts in id order.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from uuid import UUID
@@ -265,6 +265,7 @@ async def conclude(conn: Conn, message: Message, answer: Decision, now: datetime
         legs = domain.settlement_legs(outgoing, pair)
     else:
         legs = domain.return_legs(outgoing, pair)
+        await make_room(conn, legs, accounts, now)
     purpose: TransferKind = "settlement" if meaning == "settle" else "return"
     posted = await post_for_sure(conn, city_id, purpose, legs, now)
     await store.save_answer(conn, city_id, answer, posted.id, now)
@@ -282,6 +283,18 @@ async def conclude(conn: Conn, message: Message, answer: Decision, now: datetime
             },
             now=now,
         )
+
+
+async def make_room(
+    conn: Conn, legs: Sequence[Leg], accounts: Mapping[UUID, Account], now: datetime
+) -> None:
+    """Widen the limits that would keep minutes from coming home, and keep that they were."""
+    for leg in legs:
+        account = accounts[leg.account_id]
+        wider = domain.room_for(account, leg.minutes)
+        if wider != account:
+            version = await ledger_store.save_limits(conn, wider, set_by="clearing", now=now)
+            await ledger.tell_of(conn, wider, version, now)
 
 
 async def ask_again(conn: Conn, vault: Vault, now: datetime) -> int:
