@@ -6,12 +6,14 @@ import random
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "support"))
 
 import timebank
 from common import db
@@ -25,6 +27,8 @@ MIGRATIONS = Path(timebank.__file__).parent / "migrations"
 NOW = datetime(2026, 11, 22, 10, 0, tzinfo=UTC)
 PATIENCE_S = 60.0
 
+Begin = Callable[..., "subprocess.Popen[bytes]"]
+
 
 @dataclass
 class Bank:
@@ -35,32 +39,10 @@ class Bank:
     anna: UUID
     bruno: UUID
     dice: random.Random
-    started: "list[subprocess.Popen[bytes]]" = field(default_factory=list)
 
     @property
     def steward(self) -> Actor:
         return Actor("steward", "nantes", steward=True)
-
-    def begin(self, *arguments: str, log: Path, **settings: object) -> "subprocess.Popen[bytes]":
-        """Start `python -m timebank …`, to be killed at will."""
-        environment = {
-            "DATABASE_URL": self.dsn,
-            "KAFKA_BOOTSTRAP": "127.0.0.1:1",
-            "TOKEN_ISSUER": "https://identity.test",
-            "JWKS_URL": "https://identity.test/jwks",
-            "CHECK_BOOKS_MINUTES": 0,
-            **settings,
-        }
-        with log.open("ab") as out:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "timebank", *arguments],
-                env={**os.environ, **{f"TIMEBANK_{k}": str(v) for k, v in environment.items()}},
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=out,
-            )
-        self.started.append(process)
-        return process
 
     async def until(self, question: str, count: int, process: "subprocess.Popen[bytes]") -> bool:
         """Wait until a count is reached, and a moment more; False when the program ended before."""
@@ -82,6 +64,42 @@ def dice(record_property: Callable[[str, object], None]) -> random.Random:
 
 
 @pytest.fixture
+def log(tmp_path: Path) -> Path:
+    """What the programs said."""
+    return tmp_path / "log"
+
+
+@pytest.fixture
+def begin(log: Path) -> Iterator[Begin]:
+    """`begin(words, DATABASE_URL=…)` starts `python -m timebank …`, to be killed at will."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(*words: str, **settings: object) -> "subprocess.Popen[bytes]":
+        environment = {
+            "KAFKA_BOOTSTRAP": "127.0.0.1:1",
+            "TOKEN_ISSUER": "https://identity.test",
+            "JWKS_URL": "https://identity.test/jwks",
+            "CHECK_BOOKS_MINUTES": 0,
+            **settings,
+        }
+        with log.open("ab") as out:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "timebank", *words],
+                env={**os.environ, **{f"TIMEBANK_{k}": str(v) for k, v in environment.items()}},
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+            )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
 async def bank(
     make_database: Callable[[str, Path], Awaitable[str]], dice: random.Random
 ) -> AsyncIterator[Bank]:
@@ -99,13 +117,7 @@ async def bank(
                         "SELECT account_id FROM account WHERE owner_id = $1", member.member_id
                     )
                 )
-        running = Bank(dsn, pool, accounts[0], accounts[1], dice)
-        try:
-            yield running
-        finally:
-            for process in running.started:
-                process.kill()
-                process.wait()
+        yield Bank(dsn, pool, accounts[0], accounts[1], dice)
 
 
 @pytest.fixture

@@ -29,6 +29,10 @@ async def assert_sound(bank: Any) -> None:
         assert report.sound, report.wrong
 
 
+def said(log: Path) -> str:
+    return log.read_text()
+
+
 def read_report(path: Path) -> list[dict[str, Any]]:
     """The whole lines of a report; a program that was killed may have left half a line."""
     lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
@@ -48,9 +52,9 @@ def write_rows(bank: Any, path: Path) -> list[str]:
 
 
 async def test_an_import_killed_again_and_again_takes_each_row_in_once(
-    bank: Any, tmp_path: Path
+    bank: Any, begin: Any, log: Path, tmp_path: Path
 ) -> None:
-    file, report, log = (tmp_path / name for name in ("rows.csv", "report.jsonl", "log"))
+    file, report = (tmp_path / name for name in ("rows.csv", "report.jsonl"))
     good = write_rows(bank, file)
     arguments = (
         *("import", str(file), "--city", "nantes", "--source", "old"),
@@ -58,7 +62,7 @@ async def test_an_import_killed_again_and_again_takes_each_row_in_once(
     )
     killed = 0
     for share in sorted(bank.dice.uniform(0.05, 0.85) for _ in range(IMPORT_KILLS)):
-        process = bank.begin(*arguments, log=log)
+        process = begin(*arguments, DATABASE_URL=bank.dsn)
         count = "SELECT count(*) FROM transfer"
         if await bank.until(count, int(ROWS * share), process):
             process.kill()
@@ -73,8 +77,8 @@ async def test_an_import_killed_again_and_again_takes_each_row_in_once(
     assert killed, "nothing was killed: the import is too fast for this test"
 
     before = await bank.pool.fetchval("SELECT count(*) FROM transfer")
-    last = bank.begin(*arguments, log=log)
-    assert await asyncio.to_thread(last.wait, 120) == 1, log.read_text()  # some were rejected
+    last = begin(*arguments, DATABASE_URL=bank.dsn)
+    assert await asyncio.to_thread(last.wait, 120) == 1, said(log)  # some were rejected
     lines = read_report(report)
     assert [line["line"] for line in lines] == list(range(1, ROWS + 1))
     assert Counter(line["status"] for line in lines) == {
@@ -94,10 +98,9 @@ async def test_an_import_killed_again_and_again_takes_each_row_in_once(
 
 
 async def test_a_worker_killed_while_it_expires_holds_ends_each_once(
-    bank: Any, ports: Any, tmp_path: Path
+    bank: Any, begin: Any, ports: Any, log: Path
 ) -> None:
     """One after the other, and at the end two at once."""
-    log = tmp_path / "log"
     ids, later = [], []
     async with bank.pool.acquire() as conn, conn.transaction():
         for n in range(HOLDS):
@@ -118,19 +121,19 @@ async def test_a_worker_killed_while_it_expires_holds_ends_each_once(
     ended = "SELECT count(*) FROM hold WHERE status <> 'open'"
     killed = 0
 
-    def begin() -> Any:
-        return bank.begin("worker", log=log, WORKER_PORT=next(ports))
+    def begin_worker() -> Any:
+        return begin("worker", DATABASE_URL=bank.dsn, WORKER_PORT=next(ports))
 
     shares = sorted(bank.dice.uniform(0.02, 0.7) for _ in range(SWEEPER_KILLS))
     for share in shares:
-        victim = begin()
+        victim = begin_worker()
         if await bank.until(ended, int(len(ids) * share), victim):
             victim.kill()
             killed += 1
         victim.wait()
-    assert killed == SWEEPER_KILLS, log.read_text()
-    last = [begin(), begin()]
-    assert await bank.until(ended, len(ids), last[0]), log.read_text()
+    assert killed == SWEEPER_KILLS, said(log)
+    last = [begin_worker(), begin_worker()]
+    assert await bank.until(ended, len(ids), last[0]), said(log)
     for process in last:
         process.terminate()
 
