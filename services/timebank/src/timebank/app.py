@@ -28,6 +28,8 @@ from timebank.direct import DIRECT
 from timebank.events import PUBLISHED
 from timebank.holds.routes import router as holds_router
 from timebank.holds.service import keep_expiring
+from timebank.log.routes import router as log_router
+from timebank.log.service import keep_logging
 from timebank.pledges.routes import router as pledges_router
 from timebank.privacy.routes import router as privacy_router
 from timebank.rent.routes import router as rent_router
@@ -97,6 +99,7 @@ def create_app(settings: Settings | None = None, clock: Clock = utc_now) -> Fast
             listings_router,
             exchanges_router,
             clearing_router,
+            log_router,
             privacy_router,
         ],
         lifespan=lifespan,
@@ -135,7 +138,8 @@ async def run(settings: Settings, clock: Clock = utc_now) -> None:
         )
         relay = Relay(settings, topics_of(settings), clock)
         clearing: dict[str, Callable[[], Awaitable[None]]] = {}
-        if vault := vault_of(settings):
+        vault = vault_of(settings)
+        if vault is not None:
             heard = consumers.clearing_handlers(vault, clock)
             group = settings.group(consumers.CLEARING_GROUP)
             ears = Consumer(settings, pool, group, heard, clock)
@@ -157,6 +161,9 @@ async def run(settings: Settings, clock: Clock = utc_now) -> None:
                 "holds": partial(keep_expiring, pool, clock),
                 "standings": partial(keep_evaluating, pool, clock),
                 "board": partial(keep_board, pool, clock),
+                "log": partial(
+                    keep_logging, settings.database_url.get_secret_value(), pool, vault, clock
+                ),
                 "books": partial(
                     keep_checking,
                     settings.database_url.get_secret_value(),
