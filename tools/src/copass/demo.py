@@ -29,6 +29,7 @@ from copass.demo_api import (
     new_tap,
     open_api,
 )
+from copass.demo_clearing import CLEARING_STEPS
 from copass.demo_data import Card, DemoNetwork, Door, demo_network
 from copass.demo_life import LIFE_STEPS
 from copass.demo_state import (
@@ -314,6 +315,7 @@ STEPS = (
         {"fr": "Un transfert de 90 minutes", "en": "A transfer of 90 minutes"}, Story.ninety_minutes
     ),
     *LIFE_STEPS,
+    *CLEARING_STEPS,
     Step({"fr": "La somme des soldes", "en": "The sum of all balances"}, Story.sum_is_zero),
 )
 

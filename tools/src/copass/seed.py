@@ -23,6 +23,7 @@ from copass.demo_api import Api, ApiError, Login, Unreachable, base_urls, new_ta
 from copass.demo_data import PASSWORD, Card, City, DemoNetwork, Door, Member, Place, demo_network
 from copass.demo_life_data import demo_life
 from copass.demo_state import ADMIN, DemoState, Home, load_state, save_state
+from copass.seed_clearing import ClearingSeeder, pairs_of
 from copass.seed_life import LifeSeeder
 
 CONCURRENCY = 16  # requests under way; more only makes queues on a small machine
@@ -60,6 +61,7 @@ class Seeder:
         life = LifeSeeder(self.api, self.network, self.make, self.advance)
         async with asyncio.TaskGroup() as group:
             group.create_task(life.run())
+            group.create_task(ClearingSeeder(self.api, self.network, self.make, self.advance).run())
             group.create_task(self.each("opened", self.network.doors(), self.opened))
 
     async def people(self) -> None:
@@ -208,6 +210,7 @@ def totals(network: DemoNetwork) -> dict[str, int]:
         "doors": doors,
         "opened": doors,
         "life": sum(life.size for life in demo_life(network)),
+        "agreements": len(pairs_of(network)),
     }
 
 

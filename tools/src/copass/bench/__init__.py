@@ -112,7 +112,7 @@ def bench(
     seconds: Annotated[float, typer.Option(min=0.5, help="Length of one measurement.")] = 3,
     trials: Annotated[int, typer.Option(min=1, help="Blocks of a card.")] = 200,
     cards: Annotated[int, typer.Option(min=20_000, help="Of the scale group.")] = 1_000_000,
-    rows: Annotated[int, typer.Option(min=2_500, help="Of an import, ledger group.")] = 30_000,
+    rows: Annotated[int, typer.Option(min=5_000, help="Of an import, ledger group.")] = 30_000,
     postings: Annotated[
         int, typer.Option(min=10_000, help="Of the large book, ledger group.")
     ] = 5_000_000,
