@@ -6,8 +6,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, Field
 
-from identity.domain import Card, City, Client, Member, Organisation, Reader
-from identity.personalisation import NDEF_FILE, PURPOSES, Sheet
+from identity.domain import City, Client, Member, Organisation, Reader
 
 T = TypeVar("T")
 
@@ -70,73 +69,6 @@ class OrganisationAnswer(BaseModel):
     @classmethod
     def of(cls, organisation: Organisation) -> "OrganisationAnswer":
         return cls.model_validate(organisation, from_attributes=True)
-
-
-class CardAnswer(BaseModel):
-    """`uid_tail`: the last 2 bytes of the UID, all that is kept of it in clear."""
-
-    card_id: UUID
-    version: int
-    member_id: UUID
-    type: str
-    uid_tail: str
-    label: str
-    status: Literal["active", "blocked", "replaced"]
-    block_reason: str | None
-    replaced_by: UUID | None
-    created_at: datetime
-
-    @classmethod
-    def of(cls, card: Card) -> "CardAnswer":
-        return cls.model_validate(
-            {
-                "card_id": card.card_id,
-                "version": card.version,
-                "member_id": card.member_id,
-                "type": card.credential_type,
-                "uid_tail": card.uid_tail,
-                "label": card.label,
-                "status": card.status,
-                "block_reason": card.block_reason,
-                "replaced_by": card.replaced_by,
-                "created_at": card.created_at,
-            }
-        )
-
-
-class CardKey(BaseModel):
-    """`number`: the slot on the card. `key`: 16 bytes of AES-128; a blank card's are zeros."""
-
-    number: int
-    purpose: str
-    key: str
-
-
-class CardSheet(BaseModel):
-    """What is written to a card (NXP AN12196); bytes in upper-case hexadecimal."""
-
-    card_id: UUID
-    uid: str
-    keys: list[CardKey]
-    url: str = Field(description="the zeros are where the card writes its message")
-    file_number: int
-    file_data: str
-    file_settings: str = Field(description="the data of ChangeFileSettings, after the file number")
-
-    @classmethod
-    def of(cls, card_id: UUID, sheet: Sheet) -> "CardSheet":
-        return cls(
-            card_id=card_id,
-            uid=sheet.uid,
-            keys=[
-                CardKey(number=number, purpose=PURPOSES[number], key=key)
-                for number, key in sheet.keys.items()
-            ],
-            url=sheet.url,
-            file_number=NDEF_FILE,
-            file_data=sheet.ndef_file,
-            file_settings=sheet.file_settings,
-        )
 
 
 class ReaderAnswer(BaseModel):

@@ -17,6 +17,7 @@ from common.consumer import Consumer, dead_letters
 from common.outbox import Relay
 from common.worker import run_worker
 from identity import keys, oauth_routes, routes, store
+from identity.cards.routes import router as cards_router
 from identity.consumers import GROUP, handlers
 from identity.context import Context, build_context
 from identity.directory.routes import router as directory_router
@@ -67,6 +68,7 @@ def create_app(settings: IdentitySettings, clock: Clock = utc_now) -> FastAPI:
         description="Cities, members, roles, logins, access tokens and cards.",
         routers=[
             routes.router,
+            cards_router,
             oauth_routes.router,
             directory_router,
             notices_router,

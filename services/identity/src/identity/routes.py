@@ -10,12 +10,10 @@ from pydantic import AfterValidator, Field, SecretStr, StringConstraints
 
 from common.fields import Body, ShortText, Slug
 from common.ids import new_id
-from common.problems import Problem, conflict, forbidden, invalid, not_found
+from common.problems import Problem, forbidden, invalid, not_found
 from common.web import StrictRoute
 from identity import domain, service, store
 from identity.answers import (
-    CardAnswer,
-    CardSheet,
     CityAnswer,
     ClientAnswer,
     ClientWithSecret,
@@ -26,8 +24,7 @@ from identity.answers import (
     ReaderWithKey,
 )
 from identity.commands import CurrentActor, CurrentCommand, CurrentContext, Cursor, Limit, page
-from identity.domain import CredentialType, Malformed
-from identity.personalisation import make_sheet
+from identity.domain import Malformed
 
 router = APIRouter(prefix="/v1", route_class=StrictRoute)
 
@@ -46,7 +43,6 @@ def known_timezone(name: str) -> str:
 
 Timezone = Annotated[str, StringConstraints(max_length=64), AfterValidator(known_timezone)]
 Roles = Annotated[list[Annotated[str, StringConstraints(max_length=40)]], Field(max_length=20)]
-Uid = Annotated[SecretStr, Field(max_length=64, description="4, 7 or 10 bytes in hexadecimal")]
 
 
 # Cities
@@ -350,156 +346,6 @@ async def read_organisation(
     async with context.pool.acquire() as conn:
         found = await service.read_organisation(conn, actor, organisation_id)
     return OrganisationAnswer.of(found)
-
-
-# Cards
-
-
-class IssueCard(Body):
-    card_id: UUID | None = None
-    member_id: UUID
-    type: CredentialType
-    uid: Uid
-    label: Annotated[ShortText, Field(max_length=80)] | None = None
-
-
-@router.post("/cards", status_code=201, response_model=CardAnswer, tags=["cards"])
-async def issue_card(body: IssueCard, command: CurrentCommand) -> Response:
-    """Give a member a card. Of its UID only a keyed hash and the last 2 bytes are kept."""
-    context = command.context
-    uid = service.read_uid(body.uid.get_secret_value(), body.type)
-    card_id = body.card_id or new_id()
-    return await command.run(
-        {
-            **body.model_dump(mode="json", exclude={"uid"}),
-            "uid": context.vault.fingerprint("uid", uid),
-        },
-        lambda conn: service.issue_card(
-            conn,
-            command.actor,
-            card_id=card_id,
-            member_id=body.member_id,
-            credential_type=body.type,
-            uid=uid,
-            label=body.label or "",
-            pepper=context.settings.card_pepper.get_secret_value(),
-            now=context.clock(),
-        ),
-        CardAnswer.of,
-        status=201,
-    )
-
-
-@router.get("/cards", response_model=Page[CardAnswer], tags=["cards"])
-async def list_cards(
-    context: CurrentContext,
-    actor: CurrentActor,
-    member_id: Annotated[UUID | None, Query(description="one's own without it")] = None,
-    limit: Limit = 50,
-    cursor: Cursor = None,
-) -> Any:
-    """The cards of a member. For the holder, and the stewards of the city."""
-    async with context.pool.acquire() as conn:
-        member = await service.read_member(conn, actor, member_id or actor.id)
-        cards = await store.list_cards(
-            conn, member_id=member.member_id, after=cursor, limit=limit + 1
-        )
-    return page(cards, limit, CardAnswer.of, lambda card: card.card_id)
-
-
-class BlockCard(Body):
-    reason: Literal["lost", "stolen", "damaged", "other"]
-
-
-@router.post("/cards/{card_id}/block", response_model=CardAnswer, tags=["cards"])
-async def block_card(card_id: UUID, body: BlockCard, command: CurrentCommand) -> Response:
-    """Block a card: it opens nothing any more. For the holder, the stewards of the city, and the
-    federation's admins.
-    """
-    return await command.run(
-        body.model_dump(mode="json"),
-        lambda conn: service.block_card(
-            conn, command.actor, card_id, reason=body.reason, now=command.context.clock()
-        ),
-        CardAnswer.of,
-    )
-
-
-@router.post("/cards/{card_id}/unblock", response_model=CardAnswer, tags=["cards"])
-async def unblock_card(card_id: UUID, command: CurrentCommand) -> Response:
-    """Let a blocked card open doors again. For stewards of the city and federation admins."""
-    return await command.run(
-        {},
-        lambda conn: service.unblock_card(
-            conn, command.actor, card_id, now=command.context.clock()
-        ),
-        CardAnswer.of,
-    )
-
-
-class ReplaceCard(Body):
-    card_id: UUID | None = None
-    type: CredentialType = "uid"
-    uid: Uid
-    label: Annotated[ShortText, Field(max_length=80)] | None = None
-
-
-@router.post("/cards/{card_id}/replace", status_code=201, response_model=CardAnswer, tags=["cards"])
-async def replace_card(card_id: UUID, body: ReplaceCard, command: CurrentCommand) -> Response:
-    """Give the holder a new card; the old one is over. Answers with the new one."""
-    context = command.context
-    uid = service.read_uid(body.uid.get_secret_value(), body.type)
-    new_card_id = body.card_id or new_id()
-    return await command.run(
-        {
-            **body.model_dump(mode="json", exclude={"uid"}),
-            "uid": context.vault.fingerprint("uid", uid),
-        },
-        lambda conn: service.replace_card(
-            conn,
-            command.actor,
-            card_id,
-            new_card_id=new_card_id,
-            credential_type=body.type,
-            uid=uid,
-            label=body.label,
-            pepper=context.settings.card_pepper.get_secret_value(),
-            now=context.clock(),
-        ),
-        CardAnswer.of,
-        status=201,
-    )
-
-
-class ProgramCard(Body):
-    uid: Uid
-
-
-@router.post("/cards/{card_id}/personalisation", response_model=CardSheet, tags=["cards"])
-async def personalise_card(card_id: UUID, body: ProgramCard, command: CurrentCommand) -> Response:
-    """What the card programmer writes to an NTAG 424 DNA card: its keys, its file, its settings.
-
-    For those who give out cards. The UID is read from the card in hand, as none is kept; who was
-    shown the keys is kept.
-    """
-    context = command.context
-    if not context.card_keys:
-        raise conflict("no_card_keys", "This network has no keys for cryptographic cards.")
-    uid = service.read_uid(body.uid.get_secret_value(), "ntag424")
-    sheet = make_sheet(context.card_keys[0], uid, context.settings.card_url)
-    return await command.run(
-        {"uid": context.vault.fingerprint("uid", uid)},
-        lambda conn: service.disclose_keys(
-            conn,
-            command.actor,
-            card_id,
-            uid=uid,
-            pepper=context.settings.card_pepper.get_secret_value(),
-            now=context.clock(),
-        ),
-        CardAnswer.of,
-        reveal=lambda answer: CardSheet.of(UUID(answer["card_id"]), sheet).model_dump(mode="json"),
-    )
 
 
 # Readers

@@ -7,8 +7,8 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from common.settings import ServiceSettings
+from identity.cards.personalisation import is_link
 from identity.notices.channels import read_sender, read_smtp_url
-from identity.personalisation import is_link
 
 
 class IdentitySettings(ServiceSettings):

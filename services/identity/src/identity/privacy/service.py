@@ -10,6 +10,7 @@ from common.db import Conn
 from common.problems import Problem, conflict, forbidden, not_found
 from identity import events, service
 from identity import store as people
+from identity.cards import service as cards
 from identity.domain import Actor, Member, sees_member
 from identity.notices import store as notices
 from identity.privacy import store
@@ -53,8 +54,7 @@ async def erase(
         raise Problem(403, "wrong_password", "This is not your password.", field="body.password")
     await service.keep_one_federation_admin(conn, member)
     await keep_one_steward(conn, member)
-    await block_cards(conn, member_id, now)
-    await store.erase_cards(conn, member_id)
+    await cards.forget(conn, member_id, now)
     await store.delete_logins(conn, member_id)
     await notices.forget(conn, member_id)
     await idempotency.forget(conn, caller=str(member_id), ids=[member_id])
@@ -84,12 +84,3 @@ async def keep_one_steward(conn: Conn, member: Member) -> None:
         raise conflict(
             "last_steward", "The city needs an active steward: let another take over first."
         )
-
-
-async def block_cards(conn: Conn, member_id: UUID, now: datetime) -> None:
-    """Doors learn of each when this transaction has ended."""
-    for card_id in await store.list_card_ids(conn, member_id):
-        card = await people.lock_card(conn, card_id)
-        if card is not None and card.status == "active":
-            blocked = replace(card, status="blocked", block_reason="other")
-            await service.save_card(conn, blocked, now)

@@ -39,21 +39,6 @@ async def erase_member(conn: Conn, member_id: UUID, version: int) -> None:
     )
 
 
-async def list_card_ids(conn: Conn, member_id: UUID) -> list[UUID]:
-    rows = await conn.fetch(
-        "SELECT card_id FROM card WHERE member_id = $1 ORDER BY card_id", member_id
-    )
-    return [row["card_id"] for row in rows]
-
-
-async def erase_cards(conn: Conn, member_id: UUID) -> None:
-    """What was written on the cards and could be read off them. The hash stays: it is what makes
-    the card known as blocked."""
-    await conn.execute(
-        "UPDATE card SET label = '', uid_tail = '0000' WHERE member_id = $1", member_id
-    )
-
-
 async def delete_logins(conn: Conn, member_id: UUID) -> None:
     await conn.execute("DELETE FROM refresh_family WHERE member_id = $1", member_id)
 

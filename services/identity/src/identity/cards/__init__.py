@@ -1,0 +1,1 @@
+"""Cards: who holds which, and what may be done with it."""
