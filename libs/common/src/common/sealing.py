@@ -15,9 +15,9 @@ class WrongSecret(Exception):
     """A sealed value was not sealed with this secret, or was changed."""
 
 
-def derive_key(secret: str, purpose: str) -> bytes:
-    """32 bytes for one purpose out of a server's secret: HKDF with SHA-256 (RFC 5869)."""
-    hkdf = HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=None, info=purpose.encode())
+def derive_key(secret: str, purpose: str, size: int = KEY_BYTES) -> bytes:
+    """`size` bytes for one purpose out of a server's secret: HKDF with SHA-256 (RFC 5869)."""
+    hkdf = HKDF(algorithm=SHA256(), length=size, salt=None, info=purpose.encode())
     return hkdf.derive(secret.encode())
 
 

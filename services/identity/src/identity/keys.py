@@ -65,7 +65,7 @@ def make_key(vault: Vault, *, signs_from: datetime, now: datetime) -> SigningKey
     private = Ed25519PrivateKey.generate()
     public = private.public_key().public_bytes_raw()
     kid = thumbprint(public)
-    sealed = vault.seal(private.private_bytes_raw(), name=kid)
+    sealed = vault.signing_keys.seal(private.private_bytes_raw(), name=kid)
     return SigningKey(kid, public, sealed, now, signs_from, None)
 
 
@@ -207,7 +207,7 @@ class KeyRing:
         if key is None:
             raise NoSigningKey("there is no signing key")
         if key.kid not in self._opened:
-            raw = self.vault.unseal(key.private_key_sealed, name=key.kid)
+            raw = self.vault.signing_keys.unseal(key.private_key_sealed, name=key.kid)
             self._opened = {key.kid: Ed25519PrivateKey.from_private_bytes(raw)}
         return key.kid, self._opened[key.kid]
 

@@ -27,7 +27,7 @@ async def mint(
     jti: UUID,
     now: datetime,
 ) -> str:
-    """A signed access token, good for ten minutes. Raises keys.NoSigningKey, vault.WrongSecret."""
+    """A signed access token, good for ten minutes. Raises keys.NoSigningKey and WrongSecret."""
     kid, private_key = await ring.signer()
     issued_at = int(now.timestamp())
     claims = {

@@ -3,21 +3,15 @@
 import base64
 import hashlib
 import hmac
-import os
 from uuid import UUID
 
-from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-NONCE_BYTES = 12
+from common.sealing import Sealer, derive_key
+
 P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
-
-
-class WrongSecret(Exception):
-    """A sealed value was not sealed with this secret, or was changed."""
+# More than the order has, so that the remainder is as good as uniform (FIPS 186-5, A.4.1).
+PUSH_SEED_BYTES = 48
 
 
 def hash_credential(pepper: str, credential_type: str, credential: str) -> str:
@@ -34,27 +28,15 @@ def sha256_hex(text: str) -> str:
 
 
 class Vault:
-    """Keys for separate purposes, each derived from the one `key_secret` with HKDF (RFC 5869)."""
+    """Keys for separate purposes, each derived from the one `key_secret`."""
 
     def __init__(self, key_secret: str) -> None:
-        self._sealing = AESGCM(derive_key(key_secret, "signing keys at rest"))
-        self._machines = derive_key(key_secret, "secrets of readers and clients")
-        self._fingerprints = derive_key(key_secret, "fingerprints")
-        self.password_salt = derive_key(key_secret, "salt of password fingerprints")[:16]
+        self.signing_keys = Sealer(derive_key(key_secret, "identity signing keys at rest"))
+        self._machines = derive_key(key_secret, "identity secrets of readers and clients")
+        self._fingerprints = derive_key(key_secret, "identity fingerprints")
+        self.password_salt = derive_key(key_secret, "identity salt of password fingerprints")[:16]
         # By which the push services know us. Browsers subscribe to this key, so it stays.
         self.push_key = derive_push_key(key_secret)
-
-    def seal(self, secret: bytes, *, name: str) -> bytes:
-        """AES-256-GCM, a random nonce before the ciphertext; `name` binds it to its row."""
-        nonce = os.urandom(NONCE_BYTES)
-        return nonce + self._sealing.encrypt(nonce, secret, name.encode())
-
-    def unseal(self, sealed: bytes, *, name: str) -> bytes:
-        """Raises WrongSecret when it was sealed with another secret, or for another name."""
-        try:
-            return self._sealing.decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], name.encode())
-        except InvalidTag as error:
-            raise WrongSecret(f"{name} cannot be opened with this key secret") from error
 
     def machine_secret(self, kind: str, id: UUID, generation: int) -> str:
         """The secret of a reader or client: 256 bits, base64url.
@@ -71,15 +53,10 @@ class Vault:
         return hmac.new(self._fingerprints, message, hashlib.sha256).hexdigest()
 
 
-def derive_key(secret: str, purpose: str) -> bytes:
-    hkdf = HKDF(algorithm=SHA256(), length=32, salt=None, info=f"identity {purpose}".encode())
-    return hkdf.derive(secret.encode())
-
-
 def derive_push_key(secret: str) -> ec.EllipticCurvePrivateKey:
-    """A key of P-256. 48 bytes, so that the remainder is as good as uniform (FIPS 186-5, A.4.1)."""
-    hkdf = HKDF(algorithm=SHA256(), length=48, salt=None, info=b"identity web push")
-    number = int.from_bytes(hkdf.derive(secret.encode())) % (P256_ORDER - 1) + 1
+    """A key of P-256."""
+    seed = derive_key(secret, "identity web push", size=PUSH_SEED_BYTES)
+    number = int.from_bytes(seed) % (P256_ORDER - 1) + 1
     return ec.derive_private_key(number, ec.SECP256R1())
 
 
