@@ -16,6 +16,7 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
+from copass.bench.clearing import measure_clearing
 from copass.bench.ledger import Sizes, measure_ledger
 from copass.bench.page import write_page
 from copass.bench.results import Result, write_results
@@ -31,7 +32,7 @@ from copass.network import REPOSITORY, state_folder
 from copass.processes import StartError
 
 Measure = Callable[[], Awaitable[list[Result]]]
-NETWORK_GROUPS = ("memory", "taps", "revoke", "scale")
+NETWORK_GROUPS = ("memory", "taps", "revoke", "clearing", "scale")
 GROUPS = (*NETWORK_GROUPS, "ledger")
 
 
@@ -81,6 +82,7 @@ async def run_bench(home: Path, groups: list[str], plan: Plan, console: Console)
             "revoke": lambda: measure_revocation(
                 target, story, trials=plan.trials, console=console
             ),
+            "clearing": lambda: measure_clearing(story, trials=plan.trials, console=console),
             "scale": lambda: measure_scale(
                 target,
                 network,
@@ -110,7 +112,9 @@ def bench(
     ] = None,
     pairs: Annotated[int, typer.Option(min=1, help="Contender and baseline, in turns.")] = 7,
     seconds: Annotated[float, typer.Option(min=0.5, help="Length of one measurement.")] = 3,
-    trials: Annotated[int, typer.Option(min=1, help="Blocks of a card.")] = 200,
+    trials: Annotated[
+        int, typer.Option(min=1, help="Blocks of a card, and transfers between cities.")
+    ] = 200,
     cards: Annotated[int, typer.Option(min=20_000, help="Of the scale group.")] = 1_000_000,
     rows: Annotated[int, typer.Option(min=5_000, help="Of an import, ledger group.")] = 30_000,
     postings: Annotated[
