@@ -163,6 +163,23 @@ def assert_plain(text: str) -> None:
     assert "'&{{" not in text  # the quote is escaped wherever it stands
 
 
+async def test_names_that_are_newer_than_the_portal_fail_no_page(
+    signed_in: httpx.AsyncClient, full: FakeNetwork
+) -> None:
+    new = "quantum_leap"
+    for one in full.hours.contributions.values():
+        one["activity"] = one["versions"][0]["activity"] = new
+    for one in (*full.board.listings.values(), *full.board.exchanges.values()):
+        one["category"] = new
+    full.board.exchanges[EXCHANGE]["status"] = new
+    full.board.hits[0]["reasons"][0]["found_in"] = new
+    full.board.matches[0]["reasons"][0]["code"] = new
+    full.board.matches[0]["reasons"][1] = {"code": "category", "points": 1, "value": new}
+    full.postings[0]["kind"] = full.news.notices[0]["kind"] = new
+    for path in PAGES:
+        assert (await signed_in.get(path)).status_code == 200, path
+
+
 @pytest.mark.parametrize("path", FORMS)
 async def test_what_is_typed_comes_back_as_it_was_typed_and_no_more(
     signed_in: httpx.AsyncClient, submit: Submit, path: str

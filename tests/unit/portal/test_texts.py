@@ -133,29 +133,15 @@ def named_by_services() -> list[str]:
             *(f"for_{one}" for one in PURPOSES),
         ],
         "exchange": [
-            status + end
-            for status in (*STEPS_LEAD_TO, "requested", "expired")
-            for end in ("", "_text")
+            status + end for status in (*board.STATUSES, "unknown") for end in ("", "_text")
         ],
         "step": [step.replace("-", "_") for step in (*BUTTONS, "damaged", "rule")],
         "notices": [f"email_{one}" for one in notices.EMAIL_CHOICES],
         "me": [f"seen_by_{one}" for one in VISIBILITIES],
-        "found": ["title", "skill", "text", "similar"],
-        "match": ["skill", "category", "words", "near", "same_city", "schedule", "price"],
+        "found": board.FOUND_IN,
+        "match": board.MATCH_CODES,
     }
     return [f"{family}.{name}" for family, names in families.items() for name in names]
-
-
-STEPS_LEAD_TO = (
-    "agreed",
-    "handed_over",
-    "claimed",
-    "done",
-    "returned",
-    "settled",
-    "declined",
-    "cancelled",
-)
 
 
 @pytest.mark.parametrize("key", named_by_services())

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Literal
 from uuid import UUID
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
 from portal.i18n import Speech, zone
 
@@ -17,6 +17,11 @@ DAYS_SHOWN = 7
 
 class View(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+def one_of(known: Sequence[str], otherwise: str) -> AfterValidator:
+    """A name that a service may add to: what is newer than this portal is `otherwise` here."""
+    return AfterValidator(lambda name: name if name in known else otherwise)
 
 
 class Tokens(View):

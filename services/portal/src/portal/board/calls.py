@@ -2,14 +2,14 @@
 
 import re
 from datetime import date
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from pydantic import AwareDatetime, Field
 
 from portal.network import Network, fit, fit_all
 from portal.people import folded
-from portal.views import View
+from portal.views import View, one_of
 
 # A stem may end otherwise than its word: perceuse, perceux.
 STEM_CHARS_MIN = 3
@@ -43,6 +43,23 @@ CATEGORIES = (
 )
 
 
+STATUSES = (
+    "requested",
+    "agreed",
+    "handed_over",
+    "claimed",
+    "done",
+    "returned",
+    "settled",
+    "declined",
+    "cancelled",
+    "expired",
+)
+FOUND_IN = ("title", "skill", "text", "similar")
+MATCH_CODES = ("skill", "category", "words", "near", "same_city", "schedule", "price")
+Category = Annotated[str, one_of(CATEGORIES, "other")]
+
+
 class Slot(View):
     """Every week: 0 is Monday; hours of the city's clock, as `14:00`."""
 
@@ -67,7 +84,7 @@ class Listing(View):
     what: Literal["service", "lend", "surplus"]
     title: str | None
     text: str | None = None
-    category: str
+    category: Category
     skills: tuple[str, ...] = ()
     place_id: UUID | None = None
     latitude: float | None = None
@@ -100,7 +117,7 @@ class Listing(View):
 
 class HitReason(View):
     word: str
-    found_in: str
+    found_in: Annotated[str, one_of(FOUND_IN, "text")]
 
 
 class Hit(View):
@@ -123,7 +140,7 @@ class ListingPage(View):
 
 
 class MatchReason(View):
-    code: str
+    code: Annotated[str, one_of(MATCH_CODES, "words")]
     points: int
     value: str
 
@@ -146,7 +163,7 @@ class Exchange(View):
     city_id: str
     kind: Literal["offer", "need"]
     what: Literal["service", "lend", "surplus"]
-    category: str
+    category: Category
     requester_id: UUID
     giver: Party
     receiver: Party
@@ -155,7 +172,7 @@ class Exchange(View):
     quantity: int | None = None
     from_on: date | None = None
     until_on: date | None = None
-    status: str
+    status: Annotated[str, one_of(STATUSES, "unknown")]
     message: str | None = None
     claimed_minutes: int | None = None
     claim_note: str | None = None

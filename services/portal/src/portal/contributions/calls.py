@@ -2,14 +2,14 @@
 
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from pydantic import AwareDatetime
 
 from portal.forms import as_uuid
 from portal.network import Network, fit
-from portal.views import View
+from portal.views import View, one_of
 
 ACTIVITIES = (
     "cooking",
@@ -26,6 +26,9 @@ ACTIVITIES = (
     "craft",
     "other",
 )
+
+
+Activity = Annotated[str, one_of(ACTIVITIES, "other")]
 
 
 class Beneficiary(View):
@@ -49,7 +52,7 @@ class Version(View):
     side: Literal["giver", "beneficiary", "mediator"]
     minutes: int
     performed_on: date
-    activity: str
+    activity: Activity
     place_id: UUID | None = None
     note: str | None = None
     written_by: str
@@ -78,7 +81,7 @@ class Contribution(View):
     version: int
     minutes: int
     performed_on: date
-    activity: str
+    activity: Activity
     place_id: UUID | None = None
     note: str | None = None
     logged_by: str
