@@ -10,7 +10,7 @@ from copass.bench.ledger import Sizes, expect_transfers, measure_ledger
 from copass.bench.ledger_rig import Book
 from copass.bench.taps import BenchError
 
-TINY = Sizes(pairs=1, seconds=1, rows=1_200, postings=2_000, accounts=100, few_postings=200)
+TINY = Sizes(pairs=1, seconds=1, rows=2_400, postings=2_000, accounts=100, few_postings=200)
 
 
 async def test_the_ledger_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -29,6 +29,7 @@ async def test_the_ledger_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
         "transfer_throughput",
         "transfer_bulk",
         "ledger_scale",
+        "ledger_scale_import",
         "ledger_scale_postings",
     }
     assert all(one.value > 0 for one in results.values())

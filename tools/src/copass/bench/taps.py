@@ -171,7 +171,7 @@ def ratio(
     unit: str,
     at: str,
     *,
-    goal: float,
+    goal: float | None = None,
     better: Better,
     labels: tuple[str, str] = ("access", "baseline"),
 ) -> Result:

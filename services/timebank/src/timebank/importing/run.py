@@ -36,8 +36,8 @@ from timebank.importing.layouts import (
 from timebank.service import Ledger, Submission
 
 # Large, so that an account that many rows touch is written once for all of them; small enough that
-# whoever else wants it waits for a tenth of a second.
-BATCH = 1_000
+# whoever else wants it waits for a fifth of a second.
+BATCH = 2_000
 SLICE = 25  # rows read before others get their turn
 NAMES_KEPT = 100_000
 CLOCKS_DIFFER = timedelta(minutes=10)
