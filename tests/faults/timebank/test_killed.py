@@ -14,11 +14,13 @@ from common.clock import utc_now
 from common.ids import new_id
 from timebank.domain import Leg, TransferRequest
 from timebank.holds import service as holds
+from timebank.importing.run import BATCH
 from timebank.verify import verify_books
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
 
-ROWS = 4_000
+# Several transactions, so that there is something between the first and the last.
+ROWS = 4 * BATCH
 IMPORT_KILLS = 2
 HOLDS = 400
 SWEEPER_KILLS = 2
@@ -61,7 +63,7 @@ async def test_an_import_killed_again_and_again_takes_each_row_in_once(
         *("--report", str(report)),
     )
     killed = 0
-    for share in sorted(bank.dice.uniform(0.05, 0.85) for _ in range(IMPORT_KILLS)):
+    for share in sorted(bank.dice.uniform(0.05, 0.7) for _ in range(IMPORT_KILLS)):
         process = begin(*arguments, DATABASE_URL=bank.dsn)
         count = "SELECT count(*) FROM transfer"
         if await bank.until(count, int(ROWS * share), process):
@@ -81,11 +83,9 @@ async def test_an_import_killed_again_and_again_takes_each_row_in_once(
     assert await asyncio.to_thread(last.wait, 120) == 1, said(log)  # some were rejected
     lines = read_report(report)
     assert [line["line"] for line in lines] == list(range(1, ROWS + 1))
-    assert Counter(line["status"] for line in lines) == {
-        "posted": len(good) - before,
-        "repeated": before,
-        "rejected": ROWS - len(good),
-    }
+    told_of = Counter(line["status"] for line in lines)
+    assert (told_of["posted"], told_of["repeated"]) == (len(good) - before, before)
+    assert told_of["rejected"] == ROWS - len(good)
     taken = {line["id"]: line["transfer_id"] for line in lines if line["transfer_id"]}
     assert list(taken) == good
     rows = await bank.pool.fetch("SELECT transfer_id FROM transfer")
