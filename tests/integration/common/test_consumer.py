@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from uuid import uuid4
 
 from aiokafka import AIOKafkaProducer
@@ -64,6 +65,30 @@ async def test_an_event_seen_twice_is_applied_once(config: Settings, pool: db.Po
         await until(both)
         await asyncio.sleep(0.5)
     assert sorted(await followed(pool)) == [("a", 1), ("b", 1)]
+
+
+async def test_a_log_that_began_again_while_nobody_read_is_read_from_its_start(
+    config: Settings, pool: db.Pool
+) -> None:
+    """The offset that a group committed is one of the log that was lost."""
+    again = [replace(event("a", version), log_epoch=1) for version in (1, 2, 3)]
+    await send(config, *again)
+    reader = kafka.make_consumer(config, COUNTERS.name, group=GROUP)
+    await reader.start()
+    try:
+        while not any([await reader.position(one) for one in reader.assignment()]):
+            await reader.getmany(timeout_ms=100)
+        read = {one: 2 for one in reader.assignment() if await reader.position(one)}
+        await reader.commit(read)
+    finally:
+        await kafka.stop(reader)
+
+    async def all_three() -> bool:
+        return len(await followed(pool)) == 3
+
+    async with running(consumer(config, pool).run):
+        await until(all_three)
+    assert await followed(pool) == [("a", 1), ("a", 2), ("a", 3)]
 
 
 async def test_poison_is_put_aside_and_the_partition_moves_on(

@@ -109,9 +109,10 @@ class Consumer:
             is_batch = isinstance(self._handler_of(partition.topic), BatchHandler)
             for record in records:
                 epoch = read_log_epoch(record.headers)
-                if epoch > self._epochs.setdefault(partition, epoch):
-                    # The log was lost and grew again behind our back: what came before this
-                    # message may be new to us.
+                if epoch > self._epochs.get(partition, 0):
+                    # The log was lost and grew again behind our back, perhaps while we were not
+                    # running: what came before this message may be new to us. So a log that was
+                    # lost once is read from its start by every new life; the inbox absorbs it.
                     self._epochs[partition] = epoch
                     log.warning("log_started_again", topic=partition.topic, epoch=epoch)
                     await seek_to_beginning(consumer, partition)

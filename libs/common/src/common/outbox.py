@@ -205,14 +205,7 @@ class Relay:
             acknowledged: list[RecordMetadata] = await asyncio.gather(*sends)
         reached = next_offsets(acknowledged, prefix=self.settings.kafka_topic_prefix)
         known = await watermarks(connection)
-        lost = {
-            metadata_topic(metadata, self.settings.kafka_topic_prefix)
-            for metadata in acknowledged
-            if metadata.offset
-            < known.get(
-                (metadata_topic(metadata, self.settings.kafka_topic_prefix), metadata.partition), 0
-            )
-        }
+        lost = fallen_back(acknowledged, known, prefix=self.settings.kafka_topic_prefix)
         if lost:
             await self._start_again(connection, lost)
             return len(rows)
@@ -347,6 +340,24 @@ async def close(connection: db.Connection) -> None:
 
 def metadata_topic(metadata: RecordMetadata, prefix: str) -> str:
     return str(metadata.topic).removeprefix(prefix)
+
+
+def fallen_back(
+    acknowledged: Sequence[RecordMetadata], known: Mapping[tuple[str, int], int], *, prefix: str
+) -> set[str]:
+    """The topics of which a message came to lie before one that had been acknowledged earlier.
+
+    `acknowledged` in the order in which the messages were sent, `known` the watermarks before. The
+    log may go while its very first batch is sent, when no watermark would tell.
+    """
+    lost: set[str] = set()
+    reached = dict(known)
+    for metadata in acknowledged:
+        place = (metadata_topic(metadata, prefix), metadata.partition)
+        if metadata.offset < reached.get(place, 0):
+            lost.add(place[0])
+        reached[place] = metadata.offset + 1
+    return lost
 
 
 def next_offsets(
