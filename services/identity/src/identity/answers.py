@@ -1,21 +1,12 @@
 """The JSON that the routes answer with: never a hash, a UID or a password."""
 
 from datetime import datetime
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Literal
 from uuid import UUID
 
 from pydantic import BaseModel, Field
 
 from identity.domain import City, Client, Member, Organisation, Reader
-
-T = TypeVar("T")
-
-
-class Page(BaseModel, Generic[T]):
-    """`next` is the cursor of the page that follows, null on the last."""
-
-    items: list[T]
-    next: str | None
 
 
 class CityAnswer(BaseModel):

@@ -1,6 +1,6 @@
-"""What the routes share: who asks, the command that runs once, pages."""
+"""What the routes share: who asks, the command that runs once."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Annotated, Any, TypeVar
 from uuid import UUID
 
@@ -87,15 +87,3 @@ class Command:
 
 
 CurrentCommand = Annotated[Command, Depends()]
-
-
-def page(
-    items: Sequence[T], limit: int, answer: Callable[[T], Any], key: Callable[[T], Any]
-) -> Any:
-    """A page of at most `limit` out of `limit + 1` items read: the last one only says "more"."""
-    shown = items[:limit]
-    more = len(items) > limit
-    return {
-        "items": [answer(item) for item in shown],
-        "next": str(key(shown[-1])) if more else None,
-    }

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, SecretStr, StringConstraints
 
 from common.fields import Body, ShortText, Slug
 from common.ids import new_id
+from common.pages import Page
 from common.problems import Problem, forbidden, invalid, not_found
 from common.web import StrictRoute
 from identity import domain, service, store
@@ -19,11 +20,10 @@ from identity.answers import (
     ClientWithSecret,
     MemberAnswer,
     OrganisationAnswer,
-    Page,
     ReaderAnswer,
     ReaderWithKey,
 )
-from identity.commands import CurrentActor, CurrentCommand, CurrentContext, Cursor, Limit, page
+from identity.commands import CurrentActor, CurrentCommand, CurrentContext, Cursor, Limit
 from identity.domain import Malformed
 
 router = APIRouter(prefix="/v1", route_class=StrictRoute)
@@ -72,17 +72,17 @@ async def create_city(body: CreateCity, command: CurrentCommand) -> Response:
     )
 
 
-@router.get("/cities", response_model=Page[CityAnswer], tags=["cities"])
+@router.get("/cities", tags=["cities"])
 async def list_cities(
     context: CurrentContext,
     _actor: CurrentActor,
     limit: Limit = 50,
     cursor: Annotated[Slug | None, Query(description="`next` of the page before")] = None,
-) -> Any:
+) -> Page[CityAnswer]:
     """The cities of the federation. For whoever has a token."""
     async with context.pool.acquire() as conn:
         cities = await store.list_cities(conn, after=cursor, limit=limit + 1)
-    return page(cities, limit, CityAnswer.of, lambda city: city.city_id)
+    return Page[CityAnswer].of(cities, limit, CityAnswer.of, lambda city: city.city_id)
 
 
 @router.get("/cities/{city_id}", tags=["cities"])
@@ -157,20 +157,20 @@ async def create_member(body: CreateMember, command: CurrentCommand) -> Response
     )
 
 
-@router.get("/members", response_model=Page[MemberAnswer], tags=["members"])
+@router.get("/members", tags=["members"])
 async def list_members(
     context: CurrentContext,
     actor: CurrentActor,
     city_id: Slug,
     limit: Limit = 50,
     cursor: Cursor = None,
-) -> Any:
+) -> Page[MemberAnswer]:
     """The members of a city. For its stewards and the federation's admins."""
     if not actor.manages(city_id, "steward"):
         raise forbidden()
     async with context.pool.acquire() as conn:
         members = await store.list_members(conn, city_id=city_id, after=cursor, limit=limit + 1)
-    return page(members, limit, MemberAnswer.of, lambda member: member.member_id)
+    return Page[MemberAnswer].of(members, limit, MemberAnswer.of, lambda member: member.member_id)
 
 
 @router.get("/members/{member_id}", tags=["members"])
@@ -322,20 +322,22 @@ async def create_organisation(body: CreateOrganisation, command: CurrentCommand)
     )
 
 
-@router.get("/organisations", response_model=Page[OrganisationAnswer], tags=["organisations"])
+@router.get("/organisations", tags=["organisations"])
 async def list_organisations(
     context: CurrentContext,
     actor: CurrentActor,
     city_id: Slug,
     limit: Limit = 50,
     cursor: Cursor = None,
-) -> Any:
+) -> Page[OrganisationAnswer]:
     """The organisations of a city. For its stewards and the federation's admins."""
     if not actor.manages(city_id, "steward"):
         raise forbidden()
     async with context.pool.acquire() as conn:
         found = await store.list_organisations(conn, city_id=city_id, after=cursor, limit=limit + 1)
-    return page(found, limit, OrganisationAnswer.of, lambda item: item.organisation_id)
+    return Page[OrganisationAnswer].of(
+        found, limit, OrganisationAnswer.of, lambda item: item.organisation_id
+    )
 
 
 @router.get("/organisations/{organisation_id}", tags=["organisations"])
@@ -382,14 +384,14 @@ def with_reader_key(command: CurrentCommand, answer: dict[str, Any]) -> dict[str
     return {**answer, "key": f"{reader_id}.{secret}"}
 
 
-@router.get("/readers", response_model=Page[ReaderAnswer], tags=["readers"])
+@router.get("/readers", tags=["readers"])
 async def list_readers(
     context: CurrentContext,
     actor: CurrentActor,
     city_id: Slug,
     limit: Limit = 50,
     cursor: Cursor = None,
-) -> Any:
+) -> Page[ReaderAnswer]:
     """The readers of a city, without their keys. For its operators and stewards, and the
     federation's admins.
     """
@@ -397,7 +399,7 @@ async def list_readers(
         raise forbidden()
     async with context.pool.acquire() as conn:
         readers = await store.list_readers(conn, city_id=city_id, after=cursor, limit=limit + 1)
-    return page(readers, limit, ReaderAnswer.of, lambda reader: reader.reader_id)
+    return Page[ReaderAnswer].of(readers, limit, ReaderAnswer.of, lambda reader: reader.reader_id)
 
 
 @router.post("/readers/{reader_id}/rotate", response_model=ReaderWithKey, tags=["readers"])
@@ -472,16 +474,16 @@ def with_client_secret(command: CurrentCommand, answer: dict[str, Any]) -> dict[
     return {**answer, "client_secret": secret}
 
 
-@router.get("/clients", response_model=Page[ClientAnswer], tags=["clients"])
+@router.get("/clients", tags=["clients"])
 async def list_clients(
     context: CurrentContext, actor: CurrentActor, limit: Limit = 50, cursor: Cursor = None
-) -> Any:
+) -> Page[ClientAnswer]:
     """The service clients, without their secrets. For the federation's admins."""
     if not actor.is_federation_admin:
         raise forbidden()
     async with context.pool.acquire() as conn:
         clients = await store.list_clients(conn, after=cursor, limit=limit + 1)
-    return page(clients, limit, ClientAnswer.of, lambda client: client.client_id)
+    return Page[ClientAnswer].of(clients, limit, ClientAnswer.of, lambda client: client.client_id)
 
 
 @router.post("/clients/{client_id}/rotate", response_model=ClientWithSecret, tags=["clients"])

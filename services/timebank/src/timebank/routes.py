@@ -14,6 +14,7 @@ from common.db import Conn, Pool
 from common.fields import Body, LongText, Minutes, Slug
 from common.idempotency import Answer, IdempotencyKey, run_once
 from common.ids import new_id
+from common.pages import Page
 from common.problems import Problem, forbidden, invalid, not_found
 from common.web import StrictRoute, at_once
 from timebank import service, store
@@ -377,9 +378,8 @@ class AccountView(BaseModel):
     version: int
 
 
-class AccountPage(BaseModel):
-    items: list[AccountView]
-    next: str | None
+class AccountPage(Page[AccountView]):
+    pass
 
 
 def view_account(account: Account) -> AccountView:
@@ -483,11 +483,7 @@ async def list_accounts(
         accounts = await store.list_accounts(
             conn, owner_id=owner_id, city_id=city_id, kinds=kinds, after=cursor, limit=limit + 1
         )
-    page = accounts[:limit]
-    return AccountPage(
-        items=[view_account(account) for account in page],
-        next=str(page[-1].id) if len(accounts) > limit else None,
-    )
+    return AccountPage.of(accounts, limit, view_account, lambda account: account.id)
 
 
 @router.get("/accounts/{account_id}")

@@ -1,7 +1,7 @@
 """Cards over HTTP. Of a UID nothing is logged, and none is ever answered but on a card's sheet."""
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Response
@@ -9,12 +9,12 @@ from pydantic import BaseModel, Field, SecretStr
 
 from common.fields import Body, ShortText
 from common.ids import new_id
+from common.pages import Page
 from common.problems import conflict
 from common.web import StrictRoute
-from identity.answers import Page
 from identity.cards import service, store
 from identity.cards.personalisation import NDEF_FILE, PURPOSES, Sheet, make_sheet
-from identity.commands import CurrentActor, CurrentCommand, CurrentContext, Cursor, Limit, page
+from identity.commands import CurrentActor, CurrentCommand, CurrentContext, Cursor, Limit
 from identity.domain import Card, CredentialType
 from identity.service import read_member
 
@@ -125,21 +125,21 @@ async def issue_card(body: IssueCard, command: CurrentCommand) -> Response:
     )
 
 
-@router.get("/cards", response_model=Page[CardAnswer])
+@router.get("/cards")
 async def list_cards(
     context: CurrentContext,
     actor: CurrentActor,
     member_id: Annotated[UUID | None, Query(description="one's own without it")] = None,
     limit: Limit = 50,
     cursor: Cursor = None,
-) -> Any:
+) -> Page[CardAnswer]:
     """The cards of a member. For the holder, and the stewards of the city."""
     async with context.pool.acquire() as conn:
         member = await read_member(conn, actor, member_id or actor.id)
         cards = await store.list_cards(
             conn, member_id=member.member_id, after=cursor, limit=limit + 1
         )
-    return page(cards, limit, CardAnswer.of, lambda card: card.card_id)
+    return Page[CardAnswer].of(cards, limit, CardAnswer.of, lambda card: card.card_id)
 
 
 class BlockCard(Body):

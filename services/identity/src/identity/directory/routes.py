@@ -1,6 +1,6 @@
 """The directory over HTTP."""
 
-from typing import Annotated, Any
+from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Response
@@ -8,10 +8,10 @@ from pydantic import BaseModel, Field, StringConstraints
 
 from common.db import Conn
 from common.fields import Body, Slug
+from common.pages import Page
 from common.problems import forbidden, invalid
 from common.web import StrictRoute
-from identity.answers import Page
-from identity.commands import CurrentActor, CurrentCommand, CurrentContext, Limit, page
+from identity.commands import CurrentActor, CurrentCommand, CurrentContext, Limit
 from identity.directory import store
 from identity.directory.domain import (
     NAMES_MAX,
@@ -91,7 +91,7 @@ Words = Annotated[
 ]
 
 
-@router.get("/directory", response_model=Page[NameAnswer])
+@router.get("/directory")
 async def search_directory(
     context: CurrentContext,
     actor: CurrentActor,
@@ -101,7 +101,7 @@ async def search_directory(
     cursor: Annotated[
         str | None, Query(max_length=2000, description="`next` of the page before")
     ] = None,
-) -> Any:
+) -> Page[NameAnswer]:
     """Active members who let the caller find them, in the order of names. `q` finds words by how
     they begin, without case and accents. For whoever has a token.
     """
@@ -113,7 +113,7 @@ async def search_directory(
         found = await store.find(
             conn, viewer(actor), city_id=city_id, words=q, after=after, limit=limit + 1
         )
-    return page(found, limit, NameAnswer.of, to_cursor)
+    return Page[NameAnswer].of(found, limit, NameAnswer.of, to_cursor)
 
 
 @router.post("/names")

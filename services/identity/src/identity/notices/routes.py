@@ -13,11 +13,11 @@ from pydantic import BaseModel, Field, StringConstraints
 from common.db import Conn
 from common.fields import Body
 from common.ids import new_id
+from common.pages import Page
 from common.problems import conflict, forbidden, invalid
 from common.web import StrictRoute
 from identity import store as people
-from identity.answers import Page
-from identity.commands import CurrentActor, CurrentCommand, CurrentContext, Cursor, Limit, page
+from identity.commands import CurrentActor, CurrentCommand, CurrentContext, Cursor, Limit
 from identity.domain import Actor
 from identity.notices import push, service, store
 from identity.notices.domain import (
@@ -75,14 +75,14 @@ class ReadAnswer(BaseModel):
     read: int
 
 
-@router.get("/notices", response_model=NoticePage)
+@router.get("/notices")
 async def list_notices(
     context: CurrentContext,
     actor: CurrentMember,
     unread: Annotated[bool | None, Query(description="only unread ones, or only read ones")] = None,
     limit: Limit = 50,
     cursor: Cursor = None,
-) -> Any:
+) -> NoticePage:
     """The caller's notices of the last 180 days, the newest first. For whoever has a member's
     token.
     """
@@ -91,8 +91,9 @@ async def list_notices(
             conn, member_id=actor.id, unread=unread, after=cursor, limit=limit + 1
         )
         count = await store.count_unread(conn, actor.id, limit=UNREAD_COUNTED_MAX)
-    answer = page(found, limit, NoticeAnswer.of, lambda notice: notice.notice_id)
-    return {**answer, "unread": count}
+    return NoticePage.of(
+        found, limit, NoticeAnswer.of, lambda notice: notice.notice_id, unread=count
+    )
 
 
 @router.post("/notices/{notice_id}/read", response_model=NoticeAnswer)

@@ -13,6 +13,7 @@ from common.db import Conn
 from common.fields import MINUTES_MAX, Body, LongText, Minutes, Slug
 from common.idempotency import IdempotencyKey
 from common.ids import new_id
+from common.pages import Page
 from common.problems import Problem, forbidden, not_found
 from common.web import StrictRoute
 from timebank import store as ledger_store
@@ -122,14 +123,12 @@ class InView(BaseModel):
     reverses: UUID | None
 
 
-class OutPage(BaseModel):
-    items: list[OutView]
-    next: str | None
+class OutPage(Page[OutView]):
+    pass
 
 
-class InPage(BaseModel):
-    items: list[InView]
-    next: str | None
+class InPage(Page[InView]):
+    pass
 
 
 def view_out(departure: Departure, now: datetime, *, with_memo: bool = True) -> OutView:
@@ -238,8 +237,12 @@ async def list_sent(
             limit=limit + 1,
         )
     now, with_memo = clock(), city_id is None or actor.is_steward_of(city_id)
-    shown = [view_out(one, now, with_memo=with_memo) for one in found[:limit]]
-    return OutPage(items=shown, next=next_of(shown, found, limit))
+    return OutPage.of(
+        found,
+        limit,
+        lambda one: view_out(one, now, with_memo=with_memo),
+        lambda one: one.outgoing.prepare.transfer_id,
+    )
 
 
 @router.get("/clearing/arrivals")
@@ -264,8 +267,7 @@ async def list_received(
             before=cursor,
             limit=limit + 1,
         )
-    shown = [view_in(one) for one in found[:limit]]
-    return InPage(items=shown, next=next_of(shown, found, limit))
+    return InPage.of(found, limit, view_in, lambda one: one.prepare.transfer_id)
 
 
 def owner_of(actor_id: str) -> UUID:
@@ -274,10 +276,6 @@ def owner_of(actor_id: str) -> UUID:
         return UUID(actor_id)
     except ValueError:
         raise forbidden() from None
-
-
-def next_of(shown: list[Any], found: list[Any], limit: int) -> str | None:
-    return str(shown[-1].transfer_id) if len(found) > limit else None
 
 
 @router.get("/clearing/transfers/{transfer_id}")

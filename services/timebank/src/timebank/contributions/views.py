@@ -5,6 +5,7 @@ from uuid import UUID
 
 from pydantic import BaseModel
 
+from common.pages import Page
 from timebank.contributions import rings
 from timebank.contributions.domain import (
     Activity,
@@ -57,9 +58,8 @@ class ContributionView(BaseModel):
     reversed_at: datetime | None
 
 
-class ContributionPage(BaseModel):
-    items: list[ContributionView]
-    next: str | None
+class ContributionPage(Page[ContributionView]):
+    pass
 
 
 class GroupView(BaseModel):
@@ -175,10 +175,11 @@ def view_version(version: Version, *, with_notes: bool) -> VersionView:
 
 
 def to_page(found: list[Contribution], limit: int, *, with_notes: bool) -> ContributionPage:
-    page = found[:limit]
-    return ContributionPage(
-        items=[view(contribution, with_notes=with_notes) for contribution in page],
-        next=str(page[-1].id) if len(found) > limit else None,
+    return ContributionPage.of(
+        found,
+        limit,
+        lambda contribution: view(contribution, with_notes=with_notes),
+        lambda contribution: contribution.id,
     )
 
 

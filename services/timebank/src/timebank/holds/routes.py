@@ -11,6 +11,7 @@ from common.db import Conn
 from common.fields import Body, LongText, Minutes
 from common.idempotency import IdempotencyKey
 from common.ids import new_id
+from common.pages import Page
 from common.problems import not_found
 from common.web import StrictRoute
 from timebank import store as ledger_store
@@ -58,9 +59,8 @@ class HoldView(BaseModel):
     transfer_id: UUID | None
 
 
-class HoldPage(BaseModel):
-    items: list[HoldView]
-    next: str | None
+class HoldPage(Page[HoldView]):
+    pass
 
 
 class HoldPostedView(BaseModel):
@@ -178,8 +178,4 @@ async def list_holds(
         holds = await store.list_holds(
             conn, account_id, status=status, before=cursor, limit=limit + 1
         )
-    page = holds[:limit]
-    return HoldPage(
-        items=[view_hold(hold) for hold in page],
-        next=str(page[-1].id) if len(holds) > limit else None,
-    )
+    return HoldPage.of(holds, limit, view_hold, lambda hold: hold.id)

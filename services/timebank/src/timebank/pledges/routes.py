@@ -11,6 +11,7 @@ from common.db import Conn
 from common.fields import Body, Day, Slug
 from common.idempotency import IdempotencyKey
 from common.ids import new_id
+from common.pages import Page
 from common.problems import invalid, not_found
 from common.web import StrictRoute
 from timebank.domain import Actor, Rejected
@@ -100,9 +101,8 @@ class PledgeDetail(PledgeView):
     periods: list[PeriodView]
 
 
-class PledgePage(BaseModel):
-    items: list[PledgeView]
-    next: str | None
+class PledgePage(Page[PledgeView]):
+    pass
 
 
 def view_pledge(pledge: Pledge) -> PledgeView:
@@ -219,11 +219,7 @@ async def list_pledges(
             after=cursor,
             limit=limit + 1,
         )
-    page = pledges[:limit]
-    return PledgePage(
-        items=[view_pledge(pledge) for pledge in page],
-        next=str(page[-1].id) if len(pledges) > limit else None,
-    )
+    return PledgePage.of(pledges, limit, view_pledge, lambda pledge: pledge.id)
 
 
 @router.get("/pledges/{pledge_id}")

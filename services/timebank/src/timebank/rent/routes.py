@@ -13,6 +13,7 @@ from common.db import Conn, Pool
 from common.fields import Body
 from common.idempotency import IdempotencyKey
 from common.ids import new_id
+from common.pages import Page
 from common.problems import forbidden, invalid, not_found
 from common.web import StrictRoute
 from timebank import store as ledger_store
@@ -57,9 +58,8 @@ class RentCreditView(BaseModel):
     transfer_id: UUID
 
 
-class RentCreditPage(BaseModel):
-    items: list[RentCreditView]
-    next: str | None
+class RentCreditPage(Page[RentCreditView]):
+    pass
 
 
 def view_credit(credit: RentCredit) -> RentCreditView:
@@ -143,11 +143,7 @@ async def list_credits(
             after=cursor,
             limit=limit + 1,
         )
-    page = found[:limit]
-    return RentCreditPage(
-        items=[view_credit(credit) for credit in page],
-        next=str(page[-1].id) if len(found) > limit else None,
-    )
+    return RentCreditPage.of(found, limit, view_credit, lambda credit: credit.id)
 
 
 def first_day(month: str) -> date:

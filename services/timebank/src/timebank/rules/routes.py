@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field
 from common.db import Conn
 from common.fields import Body, Slug
 from common.idempotency import IdempotencyKey
+from common.pages import Page
 from common.problems import not_found
 from common.web import StrictRoute
 from timebank import store as ledger_store
@@ -50,9 +51,8 @@ class RulesView(BaseModel):
     set_at: datetime | None
 
 
-class RulesPage(BaseModel):
-    items: list[RulesView]
-    next: str | None
+class RulesPage(Page[RulesView]):
+    pass
 
 
 def view_rules(rules: Rules) -> RulesView:
@@ -94,11 +94,7 @@ async def list_rules(
     async with pool.acquire() as conn:
         await check_city(conn, actor, city_id)
         rules = await store.list_rules(conn, city_id, before=cursor, limit=limit + 1)
-    page = rules[:limit]
-    return RulesPage(
-        items=[view_rules(one) for one in page],
-        next=str(page[-1].number) if len(rules) > limit else None,
-    )
+    return RulesPage.of(rules, limit, view_rules, lambda one: one.number)
 
 
 @router.put("/books/{city_id}/rules")

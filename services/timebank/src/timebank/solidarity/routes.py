@@ -12,6 +12,7 @@ from common.db import Conn
 from common.fields import Body, LongText, Minutes, Slug
 from common.idempotency import IdempotencyKey
 from common.ids import new_id
+from common.pages import Page
 from common.problems import not_found
 from common.web import StrictRoute
 from timebank.domain import Actor, Rejected
@@ -50,9 +51,8 @@ class GiftView(BaseModel):
     given_at: datetime
 
 
-class GiftPage(BaseModel):
-    items: list[GiftView]
-    next: str | None
+class GiftPage(Page[GiftView]):
+    pass
 
 
 def view_gift(gift: Gift, actor: Actor) -> GiftView:
@@ -104,11 +104,7 @@ async def list_gifts(
         raise not_found("city")
     async with pool.acquire() as conn:
         gifts = await store.list_gifts(conn, city_id, before=cursor, limit=limit + 1)
-    page = gifts[:limit]
-    return GiftPage(
-        items=[view_gift(gift, actor) for gift in page],
-        next=str(page[-1].id) if len(gifts) > limit else None,
-    )
+    return GiftPage.of(gifts, limit, lambda gift: view_gift(gift, actor), lambda gift: gift.id)
 
 
 class RequestBody(Body):
@@ -143,9 +139,8 @@ class RequestDetail(RequestView):
     reason: str | None
 
 
-class RequestPage(BaseModel):
-    items: list[RequestView]
-    next: str | None
+class RequestPage(Page[RequestView]):
+    pass
 
 
 def view_request(request: HelpRequest) -> RequestView:
@@ -249,11 +244,7 @@ async def list_requests(
             before=cursor,
             limit=limit + 1,
         )
-    page = requests[:limit]
-    return RequestPage(
-        items=[view_request(one) for one in page],
-        next=str(page[-1].id) if len(requests) > limit else None,
-    )
+    return RequestPage.of(requests, limit, view_request, lambda one: one.id)
 
 
 @router.get("/requests/{request_id}")

@@ -11,6 +11,7 @@ from common.db import Conn
 from common.fields import Body, Day, LongText
 from common.idempotency import IdempotencyKey
 from common.ids import new_id
+from common.pages import Page
 from common.problems import not_found
 from common.web import StrictRoute
 from timebank import store as ledger_store
@@ -137,9 +138,8 @@ class ChangeView(BaseModel):
     changed_at: datetime
 
 
-class ChangePage(BaseModel):
-    items: list[ChangeView]
-    next: str | None
+class ChangePage(Page[ChangeView]):
+    pass
 
 
 @router.get("/standings/{member_id}/history")
@@ -158,8 +158,9 @@ async def list_history(
         if actor.id != str(member_id) and not actor.is_steward_of(member.city_id):
             raise hidden("member", actor, member.city_id)
         changes = await store.list_history(conn, member_id, before=cursor, limit=limit + 1)
-    page = changes[:limit]
-    return ChangePage(
-        items=[ChangeView.model_validate(change, from_attributes=True) for change in page],
-        next=str(page[-1].version) if len(changes) > limit else None,
+    return ChangePage.of(
+        changes,
+        limit,
+        lambda change: ChangeView.model_validate(change, from_attributes=True),
+        lambda change: change.version,
     )
