@@ -13,7 +13,7 @@ PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3,$(
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install up down status logs kafka demo simulate bench browser test test-kafka test-faults lint format lock contracts clean clean-data
+.PHONY: help install up down status logs kafka demo simulate bench browser models test test-kafka test-faults lint format lock contracts clean clean-data
 
 help: ## This list
 	@echo "make TARGET [VARIABLE=value]"
@@ -61,12 +61,17 @@ bench: $(STAMP) ## Measure the numbers of the goals; writes bench/results.json
 
 # The slow files first, so that neither of the two workers is left alone with one at the end.
 test: $(STAMP) ## Unit, integration and contract tests, against real servers
-	@cd "$(ROOT)" && "$(RUN)" -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder tests/e2e tests/browser tests/integration tests/contract tests/unit $(ARGS)
+	@cd "$(ROOT)" && "$(RUN)" -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder tests/e2e tests/browser tests/integration tests/models tests/contract tests/unit $(ARGS)
 
 browser: ## Install Chromium for the tests of the pages, where there is apt
 	@command -v chromium >/dev/null || { command -v apt-get >/dev/null && \
 		apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium >/dev/null; } || \
 		{ echo "Chromium cannot be installed here (apt-get as root is needed); the tests of the pages are skipped"; exit 1; }
+
+models: ## Install Spin for the tests of the models (docs/models.md), where there is apt
+	@{ command -v spin && command -v gcc; } >/dev/null || { command -v apt-get >/dev/null && \
+		apt-get update -qq && apt-get install -y -qq --no-install-recommends spin gcc libc6-dev >/dev/null; } || \
+		{ echo "Spin and gcc cannot be installed here (apt-get as root is needed); the tests of the models are skipped"; exit 1; }
 
 test-kafka: $(STAMP) kafka ## The tests that use a broker, with Apache Kafka
 	@cd "$(ROOT)" && KAFKA=apache "$(RUN)" -m pytest -q -n $(WORKERS) --dist loadfile --only-kafka tests/integration tests/faults $(ARGS)
