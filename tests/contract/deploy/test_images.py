@@ -112,7 +112,8 @@ def test_whatever_the_code_imports_is_in_the_image(service: str, needed: ModuleT
     locked = needed.read_lock((ROOT / "requirements.lock").read_text("utf-8"))
     share = needed.closure(needed.dependencies(projects(service)), locked)
     distributions = metadata.packages_distributions()
-    folders = [ROOT / "libs/common/src", ROOT / "services" / service / "src"]
+    folders = [ROOT / path for path in re.findall(r"\S+/src(?=/ )", dockerfile(service))]
+    assert ROOT / "services" / service / "src" in folders
     imported: dict[str, Path] = {}
     for path in (path for folder in folders for path in folder.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
@@ -120,7 +121,7 @@ def test_whatever_the_code_imports_is_in_the_image(service: str, needed: ModuleT
                 imported |= {alias.name.partition(".")[0]: path for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
                 imported[node.module.partition(".")[0]] = path
-    own = {"common", service, *sys.stdlib_module_names}
+    own = {path.name for folder in folders for path in folder.iterdir()} | sys.stdlib_module_names
     for name, path in imported.items():
         if name not in own:
             owners = {needed.normalised(each) for each in distributions[name]}

@@ -1,4 +1,4 @@
-"""`python -m timebank migrate | api | worker | verify-books | import | dead-letters`."""
+"""`python -m timebank migrate | api | worker | verify-books | bundle | import | dead-letters`."""
 
 import asyncio
 import gc
@@ -17,6 +17,7 @@ from common.clock import utc_now
 from timebank import app, verify
 from timebank.importing.layouts import UNITS, Layout, LayoutError, Unit, read_account_map
 from timebank.importing.run import Source, import_file
+from timebank.log.bundle import write_bundle
 from timebank.service import LEDGER_SESSION
 from timebank.settings import Settings, read_settings
 
@@ -35,6 +36,24 @@ def verify_books() -> None:
     verify.show(reports, console)
     if not all(report.sound for report in reports):
         raise typer.Exit(1)
+
+
+@cli.command("bundle")
+def bundle_command(
+    file: Annotated[Path, typer.Argument(dir_okay=False, help="Where to write it: a .zip")],
+    city: Annotated[
+        list[str] | None, typer.Option(help="Of which city, again for more; all by default.")
+    ] = None,
+) -> None:
+    """Write what the cities' logs say into a file that `copass-verify` checks without any server.
+    Exit code 1 when a city has signed nothing yet."""
+    dsn = read_settings().for_app().database_url.get_secret_value()
+    try:
+        cities = asyncio.run(write_bundle(dsn, city or [], file, utc_now()))
+    except LookupError as error:
+        console.print(f"[red]{escape(str(error.args[0]))}[/red]")
+        raise typer.Exit(1) from error
+    console.print(f"{', '.join(cities)}: {escape(str(file))}")
 
 
 @cli.command("import")

@@ -8,7 +8,6 @@ import asyncio
 import os
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from time import perf_counter
 from uuid import UUID
 
 from common import db
@@ -34,10 +33,11 @@ from timebank.log import domain, store
 from timebank.log.store import LEVEL_KEPT, Entry, Signed
 
 LINES_AT_ONCE = 4000
+# So that a city with much to catch up does not keep the others waiting.
+STEPS_MAX = 10
 POLL_S = 5.0
-PAUSE_MIN_S = 0.2
-# Looking for what is new costs at most about a tenth of the time.
-PAUSE_PER_WORK = 9
+# How long what was posted may wait, so that looking for it stays cheap beside the posting itself.
+PAUSE_S = 0.5
 CHECKPOINT_EVERY = timedelta(seconds=10)
 
 log = get_logger(__name__)
@@ -188,8 +188,12 @@ async def work_once(pool: Pool, vault: Vault | None, now: datetime) -> int:
     done = 0
     async with pool.acquire() as conn:
         for city_id in await store.cities_behind(conn):
-            async with conn.transaction():
-                done += await sequence(conn, city_id)
+            for _ in range(STEPS_MAX):
+                async with conn.transaction():
+                    added = await sequence(conn, city_id)
+                done += added
+                if added == 0:
+                    break
         if vault is not None:
             for city_id in await store.cities_unsigned(conn, now - CHECKPOINT_EVERY):
                 async with conn.transaction():
@@ -205,7 +209,6 @@ async def keep_logging(dsn: str, pool: Pool, vault: Vault | None, clock: Clock) 
         await connection.add_listener("outbox", lambda *_: wake.set())
         while True:
             wake.clear()
-            began = perf_counter()
             done = await work_once(pool, vault, clock())
             if done == 0:
                 try:
@@ -213,6 +216,6 @@ async def keep_logging(dsn: str, pool: Pool, vault: Vault | None, clock: Clock) 
                         await wake.wait()
                 except TimeoutError:
                     continue
-            await asyncio.sleep(max(PAUSE_MIN_S, PAUSE_PER_WORK * (perf_counter() - began)))
+            await asyncio.sleep(PAUSE_S)
     finally:
         await connection.close(timeout=5)

@@ -1,8 +1,9 @@
 """All SQL of the log: one function per question, the connection first."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from common.db import Conn
@@ -301,3 +302,39 @@ async def node_hashes(
         [index for _, index in nodes],
     )
     return {(row["level"], row["index"]): row["hash"] for row in rows}
+
+
+# ── Evidence ────────────────────────────────────────────────────────────────────────────────────
+
+
+async def signed_sizes(conn: Conn) -> dict[str, int]:
+    """Of each city that signed a checkpoint, the size of the last."""
+    rows = await conn.fetch(
+        "SELECT city_id, max(size) AS size FROM log_checkpoint GROUP BY city_id"
+    )
+    return {row["city_id"]: row["size"] for row in rows}
+
+
+async def city_keys(conn: Conn, city_id: str) -> list[bytes]:
+    rows = await conn.fetch("SELECT public_key FROM city_key WHERE city_id = $1", city_id)
+    return [row["public_key"] for row in rows]
+
+
+async def cosigner_keys(conn: Conn) -> list[tuple[str, bytes]]:
+    """The keys of all cities that are known here, ours and others'."""
+    rows = await conn.fetch(
+        "SELECT city_id, public_key FROM city_key"
+        " UNION SELECT city_id, public_key FROM peer_city ORDER BY 1, 2"
+    )
+    return [(row["city_id"], row["public_key"]) for row in rows]
+
+
+async def all_messages(conn: Conn, city_id: str, at_once: int) -> AsyncIterator[dict[str, Any]]:
+    """The signed messages that a city sent and heard. Within a transaction."""
+    rows = conn.cursor(
+        "SELECT message FROM clearing_message WHERE city_id = $1 ORDER BY message_id",
+        city_id,
+        prefetch=at_once,
+    )
+    async for row in rows:
+        yield row["message"]

@@ -1,0 +1,110 @@
+"""`copass-verify BUNDLE…`: verify evidence without any server. Exit code 0 only if all holds."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from copass_verify.bundle import WrongBundle, open_bundle
+from copass_verify.crossings import Fault
+from copass_verify.notes import Verifier, WrongKey, parse_verifier
+from copass_verify.verify import Report, verify
+
+SHOWN_MAX = 20
+
+
+def key(text: str) -> Verifier:
+    try:
+        return parse_verifier(text)
+    except WrongKey as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="copass-verify",
+        description="Verify what cities' time banks say, without trusting any of their servers.",
+        epilog="Exit code: 0 when all holds, 1 when anything does not, 2 for a wrong command.",
+    )
+    parser.add_argument("bundle", nargs="+", type=Path, help="evidence bundles, verified together")
+    parser.add_argument(
+        "--key",
+        action="append",
+        default=[],
+        type=key,
+        help="a city's key known from elsewhere (name+id+key); else those of the bundles count",
+    )
+    parser.add_argument(
+        "--cosigned", type=int, default=0, metavar="N", help="by how many cities, at least"
+    )
+    parser.add_argument("--json", action="store_true", help="the report as JSON")
+    parser.add_argument("--quiet", action="store_true", help="no progress")
+    return parser.parse_args(arguments)
+
+
+def show_progress(city: str, done: int) -> None:
+    sys.stderr.write(f"\r{city}: {done:,} entries ")
+    sys.stderr.flush()
+
+
+def no_progress(_city: str, _done: int) -> None:
+    return
+
+
+def say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+
+
+def words(fault: Fault) -> str:
+    where = fault.city if fault.index is None else f"{fault.city} entry {fault.index}"
+    return f"{where}{f' (transfer {fault.transfer})' if fault.transfer else ''}: {fault.what}"
+
+
+def write_text(report: Report) -> None:
+    for one in report.cities:
+        cosigned = ", ".join(one.cosigned_by) or "nobody"
+        say(
+            f"{one.city}: {one.entries:,} entries, {one.accounts:,} accounts,"
+            f" {one.checkpoints:,} checkpoints, the last cosigned by {cosigned};"
+            f" {one.in_transit:,} on their way to others, {one.arrived:,} arrived"
+        )
+        for known in one.keys:
+            say(f"  key {known}")
+    for fault in report.faults[:SHOWN_MAX]:
+        say(f"WRONG {words(fault)}")
+    rest = len(report.faults) - SHOWN_MAX + report.more
+    if rest > 0:
+        say(f"… and {rest:,} more")
+    say("All holds." if report.sound else "It does not hold.")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = parse(arguments)
+    loud = not options.quiet and not options.json and sys.stderr.isatty()
+    try:
+        bundles = [open_bundle(path) for path in options.bundle]
+        report = verify(
+            bundles,
+            pinned=options.key,
+            cosigners_min=options.cosigned,
+            progress=show_progress if loud else no_progress,
+        )
+    except WrongBundle as error:
+        if options.json:
+            say(json.dumps({"sound": False, "error": str(error)}))
+        else:
+            sys.stderr.write(f"{error}\n")
+        return 1
+    if loud:
+        sys.stderr.write("\r\033[K")
+    if options.json:
+        say(json.dumps({"sound": report.sound, **asdict(report)}, indent=2))
+    else:
+        write_text(report)
+    return 0 if report.sound else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

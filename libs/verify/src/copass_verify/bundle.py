@@ -1,0 +1,153 @@
+"""Evidence bundles: one zip file with what some cities' logs say, readable without us.
+
+README.txt
+bundle.json                     {"format": "copass evidence v1", "made_at", "cities"}
+cosigners.txt                   keys of cities that cosign, one per line
+cities/<city>/keys.txt          keys that sign its checkpoints, one per line
+cities/<city>/checkpoints.jsonl each checkpoint ever signed: a note as a JSON string
+cities/<city>/entries.jsonl     each entry, as it was hashed
+cities/<city>/leaves.bin        their 32-byte hashes, in order
+cities/<city>/messages.jsonl    the signed clearing messages that it sent and heard
+"""
+
+import json
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from copass_verify.entries import CITY, ENTRY_BYTES_MAX, WrongEntry, matches, read_object
+from copass_verify.merkle import HASH_BYTES
+from copass_verify.notes import NOTE_BYTES_MAX, Verifier, WrongKey, parse_verifier
+
+FORMAT = "copass evidence v1"
+SMALL_BYTES_MAX = 1_000_000
+
+README = """\
+What this is
+
+Evidence of what cities' time banks have written in their books: who gave how many minutes to whom,
+with names that mean nothing to others, in logs that can only grow. It can be verified without any
+server, by the program copass-verify or by any other, for as long as SHA-256, Ed25519, zip and JSON
+are understood:
+
+    pip install copass-verify
+    copass-verify this-file.zip
+
+What is in it
+
+bundle.json                      the format and the cities, as JSON
+cosigners.txt                    the keys with which cities cosign each other's checkpoints
+cities/<city>/keys.txt           the keys with which a city signs: name+key id+base64
+cities/<city>/checkpoints.jsonl  every checkpoint that the city ever signed. Each line is a JSON
+                                 string, a signed note (C2SP signed-note and tlog-checkpoint): the
+                                 log's name, the number of its entries, the root of the tree over
+                                 them; "time" in seconds since 1970; then signatures, the city's
+                                 (Ed25519) and those of others who saw it (cosignature/v1)
+cities/<city>/entries.jsonl      every entry, one per line. The line without its end is what is
+                                 hashed
+cities/<city>/leaves.bin         the entries' hashes, 32 bytes each: they tell which entry was
+                                 changed when a root differs
+cities/<city>/messages.jsonl     what the city and others said to each other about transfers between
+                                 them, signed: Ed25519 over "copass clearing v1", a line feed, and
+                                 the message without its signature as canonical JSON (RFC 8785)
+
+How to verify it by hand
+
+1. The hash of an entry is SHA-256 of a zero byte and the line. The hash of two neighbours is
+   SHA-256 of a one byte, the left hash and the right hash. Split n entries at the largest power of
+   two below n, and so on down (RFC 6962). The root over the first n entries must be that of the
+   checkpoint of n entries.
+2. The minutes of an entry sum to zero. Added up per account they never fall below the floor that
+   stands beside them.
+3. A transfer to another city departs (to in_transit), then is settled or returned. One that was
+   settled has one arrival in the other city's log, of as many minutes, and one that was returned
+   has none.
+
+Whose keys these are this file cannot prove by itself: compare them with those that the cities
+publish, and give them to the program with --key.
+"""
+
+
+class WrongBundle(ValueError):
+    """The file is no bundle that can be read; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class CityFiles:
+    """One city of one bundle; what is large is read as it is needed."""
+
+    city: str
+    archive: zipfile.ZipFile
+    keys: tuple[Verifier, ...]
+    source: Path
+
+    @contextmanager
+    def open(self, name: str) -> Iterator[IO[bytes]]:
+        try:
+            with self.archive.open(f"cities/{self.city}/{name}") as file:
+                yield file
+        except (KeyError, zipfile.BadZipFile) as error:
+            raise WrongBundle(f"{self.source}: {self.city}/{name} is missing or broken") from error
+
+    def lines(self, name: str) -> Iterator[bytes]:
+        """The lines of a file, without their ends."""
+        with self.open(name) as file:
+            while line := file.readline(ENTRY_BYTES_MAX + 2):
+                yield line.removesuffix(b"\n")
+
+    def notes(self) -> Iterator[bytes]:
+        """The checkpoints, each a signed note that is still to be opened."""
+        with self.open("checkpoints.jsonl") as file:
+            while line := file.readline(NOTE_BYTES_MAX * 2):
+                try:
+                    note = json.loads(line)
+                except ValueError:
+                    note = None
+                yield note.encode() if type(note) is str else b""
+
+    def leaves(self) -> Iterator[bytes]:
+        with self.open("leaves.bin") as file:
+            while leaf := file.read(HASH_BYTES):
+                yield leaf
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    path: Path
+    cities: tuple[CityFiles, ...]
+    cosigners: tuple[Verifier, ...]
+
+
+def open_bundle(path: Path) -> Bundle:
+    """Raises WrongBundle, also for one that cannot be read at all."""
+    try:
+        archive = zipfile.ZipFile(path)
+        about = read_object(read_small(archive, "bundle.json"))
+    except (OSError, zipfile.BadZipFile, KeyError, WrongEntry) as error:
+        raise WrongBundle(f"{path} is no evidence bundle") from error
+    cities = about.get("cities")
+    if about.get("format") != FORMAT or type(cities) is not list:
+        raise WrongBundle(f"{path} is of another format than {FORMAT!r}")
+    if not all(matches(CITY, city) for city in cities) or len(set(cities)) != len(cities):
+        raise WrongBundle(f"{path} names its cities wrongly")
+    try:
+        files = tuple(
+            CityFiles(city, archive, read_keys(archive, f"cities/{city}/keys.txt"), path)
+            for city in cities
+        )
+        return Bundle(path, files, read_keys(archive, "cosigners.txt"))
+    except (KeyError, zipfile.BadZipFile, WrongKey, UnicodeDecodeError) as error:
+        raise WrongBundle(f"{path} has keys that are missing or malformed: {error}") from error
+
+
+def read_small(archive: zipfile.ZipFile, name: str) -> bytes:
+    with archive.open(name) as file:
+        return file.read(SMALL_BYTES_MAX)
+
+
+def read_keys(archive: zipfile.ZipFile, name: str) -> tuple[Verifier, ...]:
+    lines = read_small(archive, name).decode().splitlines()
+    return tuple(parse_verifier(line) for line in lines if line.strip())

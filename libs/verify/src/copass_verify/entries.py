@@ -1,0 +1,223 @@
+"""Entries of a book: what each must be by itself, and what they must be together.
+
+One entry is one line of JSON, {"city", "clearing"?, "index", "kind", "lines", "posted_at",
+"reverses"?, "transfer", "version"}; the books' side of it is described where it is written.
+"""
+
+import json
+import re
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal
+
+ENTRY_BYTES_MAX = 1_000_000
+MINUTES_MAX = 2**53 - 1
+LINES_MIN = 2
+
+ACCOUNT = re.compile(r"[0-9a-f]{32}")
+UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+CITY = re.compile(r"[a-z][a-z0-9-]{1,39}")
+STEPS = frozenset({"departure", "settlement", "return", "arrival"})
+OF_NOBODY = frozenset({"commons", "solidarity_fund", "in_transit", "clearing"})
+OF_PAIRS = frozenset({"in_transit", "clearing"})
+REQUIRED = frozenset({"version", "city", "index", "transfer", "kind", "posted_at", "lines"})
+ALLOWED = REQUIRED | {"reverses", "clearing"}
+LINE_REQUIRED = frozenset({"account", "minutes"})
+LINE_ALLOWED = LINE_REQUIRED | {"floor", "is", "peer"}
+CROSSING = frozenset({"id", "step", "peer", "minutes"})
+
+Step = Literal["departure", "settlement", "return", "arrival"]
+
+
+class WrongEntry(ValueError):
+    """What is wrong with an entry, in words."""
+
+
+@dataclass(frozen=True, slots=True)
+class Crossing:
+    """The part of a transfer between cities that an entry is. `posted_at`: epoch seconds."""
+
+    id: str
+    step: Step
+    peer: str
+    minutes: int
+    index: int
+    transfer: str
+    posted_at: float
+
+
+def refuse_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise WrongEntry("a name stands twice in one object")
+    return found
+
+
+def refuse_fraction(text: str) -> Any:
+    raise WrongEntry(f"{text} is no integer")
+
+
+DECODER = json.JSONDecoder(
+    object_pairs_hook=refuse_twice, parse_float=refuse_fraction, parse_constant=refuse_fraction
+)
+
+
+def read_object(raw: bytes) -> dict[str, Any]:
+    """One JSON object that every reader understands alike. Raises WrongEntry."""
+    if len(raw) > ENTRY_BYTES_MAX:
+        raise WrongEntry("it is too long")
+    try:
+        value = DECODER.decode(raw.decode("utf-8"))
+    except WrongEntry:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise WrongEntry("it is no JSON") from error
+    if type(value) is not dict:
+        raise WrongEntry("it is no JSON object")
+    return value
+
+
+def is_minutes(value: Any) -> bool:
+    return type(value) is int and -MINUTES_MAX <= value <= MINUTES_MAX
+
+
+def matches(pattern: re.Pattern[str], value: Any) -> bool:
+    return type(value) is str and pattern.fullmatch(value) is not None
+
+
+def need(condition: bool, what: str) -> None:
+    if not condition:
+        raise WrongEntry(what)
+
+
+@dataclass
+class Book:
+    """What is known of a city's book after the entries so far.
+
+    Grows with the accounts (a balance each) and the transfers (16 bytes each), not with what the
+    entries say.
+    """
+
+    city: str
+    size: int = 0
+    balances: dict[str, int] = field(default_factory=dict)
+    # What an account that is nobody's is, and with which city: (is, peer). None: somebody's.
+    of_nobody: dict[str, tuple[str, str | None]] = field(default_factory=dict)
+    transfers: set[bytes] = field(default_factory=set)
+    taken_back: set[bytes] = field(default_factory=set)
+
+    def add(self, raw: bytes) -> Crossing | None:
+        """Take the next entry in; its part between cities, if it is one.
+
+        Raises WrongEntry. What can be taken in of a wrong entry still is, so that the ones after
+        it are judged by themselves.
+        """
+        index, self.size = self.size, self.size + 1
+        entry = read_object(raw)
+        need(entry.keys() >= REQUIRED and entry.keys() <= ALLOWED, "its fields are others")
+        need(entry["version"] == 1, "its version is not 1")
+        need(entry["city"] == self.city, f"it is of another city, {entry['city']!r}")
+        need(type(entry["index"]) is int, "its number is no number")
+        need(matches(UUID, entry["transfer"]), "its transfer is no UUID")
+        lines = entry["lines"]
+        need(type(lines) is list and len(lines) >= LINES_MIN, "it has fewer than two lines")
+        moved = [self.read_line(line) for line in lines]
+        broken = self.post(moved, lines)
+        need(entry["index"] == index, f"it says that it is number {entry['index']}")
+        if broken is not None:
+            raise WrongEntry(broken)
+        transfer = bytes.fromhex(entry["transfer"].replace("-", ""))
+        need(transfer not in self.transfers, "its transfer was there before")
+        self.transfers.add(transfer)
+        posted_at = read_time(entry["posted_at"])
+        need(type(entry["kind"]) is str, "its kind is no text")
+        self.check_reversal(entry)
+        return self.check_crossing(entry, index, posted_at)
+
+    def read_line(self, line: Any) -> tuple[str, int]:
+        need(type(line) is dict, "a line is no object")
+        need(
+            line.keys() >= LINE_REQUIRED and line.keys() <= LINE_ALLOWED, "a line has other fields"
+        )
+        account, minutes = line["account"], line["minutes"]
+        need(matches(ACCOUNT, account), "a line's account is no name")
+        need(is_minutes(minutes) and minutes != 0, "a line's minutes are no whole number but 0")
+        need("floor" not in line or is_minutes(line["floor"]), "a floor is no whole number")
+        return account, minutes
+
+    def post(self, moved: list[tuple[str, int]], lines: list[dict[str, Any]]) -> str | None:
+        """Move the balances; what is wrong with that."""
+        wrong = None
+        if sum(minutes for _, minutes in moved) != 0:
+            wrong = f"its lines sum to {sum(minutes for _, minutes in moved)}, not to 0"
+        if len({account for account, _ in moved}) != len(moved):
+            wrong = wrong or "an account stands in it twice"
+        for (account, minutes), line in zip(moved, lines, strict=True):
+            balance = self.balances.get(account, 0) + minutes
+            wrong = wrong or self.check_owner(account, line)
+            self.balances[account] = balance
+            if "floor" in line and balance < line["floor"]:
+                wrong = wrong or (
+                    f"account {account} goes to {balance} minutes, below its floor {line['floor']}"
+                )
+        return wrong
+
+    def check_owner(self, account: str, line: dict[str, Any]) -> str | None:
+        """An account stays what it is said to be the first time."""
+        kind, peer = line.get("is"), line.get("peer")
+        if account not in self.balances and kind is not None:
+            if kind not in OF_NOBODY or (kind in OF_PAIRS) != matches(CITY, peer):
+                return f"account {account} is of no kind that there is"
+            self.of_nobody[account] = (kind, peer)
+            return None
+        expected = self.of_nobody.get(account, (None, None))
+        return None if (kind, peer) == expected else f"account {account} was another kind before"
+
+    def check_reversal(self, entry: dict[str, Any]) -> None:
+        reverses = entry.get("reverses")
+        need(
+            (entry["kind"] == "reversal") == ("reverses" in entry), "a reversal names one transfer"
+        )
+        if reverses is None:
+            return
+        need(matches(UUID, reverses), "what it takes back is no transfer")
+        taken = bytes.fromhex(reverses.replace("-", ""))
+        need(taken in self.transfers, f"it takes back {reverses}, which was not there before")
+        need(taken not in self.taken_back, f"it takes back {reverses} a second time")
+        self.taken_back.add(taken)
+
+    def check_crossing(
+        self, entry: dict[str, Any], index: int, posted_at: float
+    ) -> Crossing | None:
+        told = entry.get("clearing")
+        need((entry["kind"] in STEPS) == (told is not None), "its kind and its clearing differ")
+        pairs = [line for line in entry["lines"] if line.get("is") in OF_PAIRS]
+        if told is None:
+            need(not pairs, "it moves what is between cities, and says nothing of it")
+            return None
+        need(type(told) is dict and told.keys() == CROSSING, "its clearing has other fields")
+        step, peer, minutes = told["step"], told["peer"], told["minutes"]
+        need(matches(UUID, told["id"]) and matches(CITY, peer), "its clearing is with nobody")
+        need(step == entry["kind"], "its kind and its clearing differ")
+        need(is_minutes(minutes) and minutes > 0, "its clearing is of no minutes")
+        moved = sorted((line["is"], line["minutes"]) for line in pairs)
+        expected = {
+            "departure": [("in_transit", minutes)],
+            "settlement": [("clearing", minutes), ("in_transit", -minutes)],
+            "return": [("in_transit", -minutes)],
+            "arrival": [("clearing", -minutes)],
+        }
+        need(
+            moved == expected[step] and all(line["peer"] == peer for line in pairs),
+            f"its lines are not those of the {step} of {minutes} minutes",
+        )
+        return Crossing(told["id"], step, peer, minutes, index, entry["transfer"], posted_at)
+
+
+def read_time(value: Any) -> float:
+    try:
+        moment = datetime.fromisoformat(value)
+    except (TypeError, ValueError) as error:
+        raise WrongEntry("its time is no time") from error
+    need(moment.tzinfo is not None, "its time has no zone")
+    return moment.timestamp()

@@ -1,0 +1,351 @@
+"""Verifies bundles: signatures, roots, every entry, and what crosses between cities.
+
+All that is wrong is found and told, each fault with the entry where it is; nothing is believed but
+the keys. What is held in memory grows with accounts and transfers (some 100 bytes each), not with
+the size of the files.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain, repeat
+
+from copass_verify.bundle import Bundle, CityFiles
+from copass_verify.checkpoints import Checkpoint, WrongCheckpoint, parse_checkpoint
+from copass_verify.crossings import Fault, Ledger, pair
+from copass_verify.entries import Book, WrongEntry
+from copass_verify.merkle import Frontier, hash_leaf
+from copass_verify.messages import read_message
+from copass_verify.notes import COSIGNS, Verifier, WrongNote, open_note
+
+ORIGIN_PREFIX = "copass/"
+FAULTS_MAX = 1000
+PROGRESS_EVERY = 10_000
+
+# Called with a city and how many of its entries are done.
+Progress = Callable[[str, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class CityReport:
+    """What a city's log holds. `cosigned_by`: who cosigned its last checkpoint."""
+
+    city: str
+    source: str
+    entries: int
+    checkpoints: int
+    accounts: int
+    in_transit: int
+    arrived: int
+    messages: int
+    cosigned_by: tuple[str, ...]
+    keys: tuple[str, ...]
+
+
+@dataclass
+class Report:
+    """`faults` in the order in which they were found, of each city the first entry first; beyond
+    1000 they are only counted in `more`."""
+
+    cities: list[CityReport] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
+    more: int = 0
+
+    @property
+    def sound(self) -> bool:
+        return not self.faults
+
+    def tell(self, fault: Fault) -> None:
+        if len(self.faults) < FAULTS_MAX:
+            self.faults.append(fault)
+        else:
+            self.more += 1
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A checkpoint that its city signed, and where it was found."""
+
+    checkpoint: Checkpoint
+    cosigned_by: tuple[str, ...]
+    source: str
+
+    @property
+    def time(self) -> float:
+        """When it was signed, as it says; 0 when it does not."""
+        for line in self.checkpoint.extra:
+            name, _, value = line.partition(" ")
+            if name == "time" and value.isdecimal() and len(value) < 16:
+                return float(value)
+        return 0.0
+
+
+def verify(
+    bundles: Sequence[Bundle],
+    *,
+    pinned: Sequence[Verifier] = (),
+    cosigners_min: int = 0,
+    progress: Progress | None = None,
+) -> Report:
+    """Verify bundles together: where they tell of the same city, they must tell the same.
+
+    `pinned`: keys known from elsewhere; a city with a pinned key must have signed with that one.
+    `cosigners_min`: how many other cities must have cosigned each city's last checkpoint.
+    Raises WrongBundle when a file is missing from a bundle.
+    """
+    report = Report()
+    copies: dict[str, list[CityFiles]] = {}
+    for bundle in bundles:
+        for files in bundle.cities:
+            copies.setdefault(files.city, []).append(files)
+    keys = {city: trusted_keys(report, city, parts, pinned) for city, parts in copies.items()}
+    cosigners = [*(key for bundle in bundles for key in bundle.cosigners)]
+    seen: dict[str, dict[int, Seen]] = {}
+    own: dict[tuple[str, str], dict[int, Seen]] = {}
+    for city, parts in copies.items():
+        seen[city] = {}
+        for one in parts:
+            found = read_checkpoints(report, one, keys[city], cosigners)
+            own[city, str(one.source)] = found
+            merge(report, city, seen[city], found)
+    raw_keys = message_keys(keys, cosigners)
+    ledgers = {}
+    for city, parts in copies.items():
+        lengths = [max(own[city, str(one.source)], default=0) for one in parts]
+        longest = parts[lengths.index(max(lengths))]
+        for one in parts:
+            book, ledger = CityCheck(report, one, seen[city], own[city, str(one.source)]).run(
+                progress
+            )
+            if one is not longest:
+                continue
+            ledgers[city] = ledger
+            answers = check_messages(report, one, ledger, raw_keys)
+            report.cities.append(
+                summary(one, book, ledger, own[city, str(one.source)], keys[city], answers)
+            )
+            count = len(report.cities[-1].cosigned_by)
+            if count < cosigners_min:
+                what = f"{count} cities cosigned its last checkpoint, not {cosigners_min}"
+                report.tell(Fault(city, None, None, what))
+    for fault in pair(ledgers):
+        report.tell(fault)
+    return report
+
+
+def message_keys(
+    keys: Mapping[str, Sequence[Verifier]], cosigners: Sequence[Verifier]
+) -> dict[str, list[bytes]]:
+    """The keys that messages are signed with; of a city without a log here, as bundles say."""
+    found = {city: [key.public_key for key in known] for city, known in keys.items()}
+    for key in cosigners:
+        city = key.name.removeprefix(ORIGIN_PREFIX)
+        if city not in keys:
+            found.setdefault(city, []).append(key.public_key)
+    return found
+
+
+def summary(
+    files: CityFiles,
+    book: Book,
+    ledger: Ledger,
+    checkpoints: Mapping[int, Seen],
+    keys: Sequence[Verifier],
+    messages: int,
+) -> CityReport:
+    last = checkpoints[max(checkpoints)] if checkpoints else None
+    return CityReport(
+        city=files.city,
+        source=str(files.source),
+        entries=book.size,
+        checkpoints=len(checkpoints),
+        accounts=len(book.balances),
+        in_transit=ledger.in_transit,
+        arrived=len(ledger.arrived),
+        messages=messages,
+        cosigned_by=last.cosigned_by if last else (),
+        keys=tuple(str(key) for key in keys),
+    )
+
+
+# ── Keys and checkpoints ────────────────────────────────────────────────────────────────────────
+
+
+def trusted_keys(
+    report: Report, city: str, files: Sequence[CityFiles], pinned: Sequence[Verifier]
+) -> list[Verifier]:
+    """The keys to believe a city by: the pinned ones, else those that all bundles agree on."""
+    name = ORIGIN_PREFIX + city
+    mine = [key for key in pinned if key.name == name]
+    if mine:
+        return mine
+    told = [{key for key in one.keys if key.name == name} for one in files]
+    if any(keys != told[0] for keys in told):
+        report.tell(Fault(city, None, None, "the bundles have different keys for it"))
+    common = set.intersection(*told)
+    if not common:
+        report.tell(Fault(city, None, None, "no key of its own is in the bundle"))
+    return sorted(common, key=str)
+
+
+def read_checkpoints(
+    report: Report, files: CityFiles, keys: Sequence[Verifier], cosigners: Sequence[Verifier]
+) -> dict[int, Seen]:
+    """The checkpoints of a bundle that the city signed, by size; the others are faults."""
+    city, name = files.city, ORIGIN_PREFIX + files.city
+    others = {key for key in cosigners if key.name != name and key.kind == COSIGNS}
+    found: dict[int, Seen] = {}
+    for number, raw in enumerate(files.notes()):
+        try:
+            note = open_note(raw, [*keys, *others])
+            checkpoint = parse_checkpoint(note.text)
+        except (WrongNote, WrongCheckpoint) as error:
+            report.tell(Fault(city, None, None, f"checkpoint {number + 1}: {error}"))
+            continue
+        signers = {signature.verifier for signature in note.signatures}
+        if checkpoint.origin != name or not signers.intersection(keys):
+            report.tell(Fault(city, None, None, f"checkpoint {number + 1} is not signed by {name}"))
+            continue
+        cosigned = tuple(sorted({key.name for key in signers & others}))
+        one = Seen(checkpoint, cosigned, str(files.source))
+        merge(report, city, found, {checkpoint.size: one})
+    if not found:
+        report.tell(Fault(city, None, None, "it signed no checkpoint"))
+    return found
+
+
+def merge(report: Report, city: str, known: dict[int, Seen], found: Mapping[int, Seen]) -> None:
+    """Add checkpoints; two roots for one size are two histories."""
+    for size, one in found.items():
+        other = known.setdefault(size, one)
+        if other.checkpoint.root != one.checkpoint.root:
+            what = f"two histories: it signed two roots for {size} entries"
+            report.tell(Fault(city, None, None, what))
+
+
+# ── Entries ─────────────────────────────────────────────────────────────────────────────────────
+
+
+class CityCheck:
+    """One reading of one city's entries, from the first to the last."""
+
+    def __init__(
+        self, report: Report, files: CityFiles, seen: Mapping[int, Seen], own: Mapping[int, Seen]
+    ) -> None:
+        self.report = report
+        self.files = files
+        self.city = files.city
+        self.sizes = sorted(size for size in seen if size > 0)
+        self.seen = seen
+        self.own = own
+        self.own_last = max(own, default=0)
+        self.book = Book(self.city)
+        self.ledger = Ledger(self.city, own[self.own_last].time if own else 0)
+        # Trees over the entries, and over the hashes that the bundle has beside them.
+        self.entries = Frontier()
+        self.leaves = Frontier()
+        self.good_size = 0
+        self.changed: int | None = None
+        self.broken_at: int | None = None
+
+    def run(self, progress: Progress | None) -> tuple[Book, Ledger]:
+        sizes = iter(self.sizes)
+        next_size = next(sizes, 0)
+        leaves = chain(self.files.leaves(), repeat(b""))
+        for index, raw in enumerate(self.files.lines("entries.jsonl")):
+            self.add(index, raw, next(leaves))
+            if self.entries.size == next_size:
+                self.compare(next_size)
+                next_size = next(sizes, 0)
+            if progress and self.entries.size % PROGRESS_EVERY == 0:
+                progress(self.city, self.entries.size)
+        if self.entries.size < self.own_last:
+            what = (
+                f"{self.own_last - self.entries.size} of {self.own_last} signed entries are missing"
+            )
+            self.tell(self.entries.size, None, what)
+        elif self.entries.size > self.own_last:
+            self.tell(self.own_last, None, "no checkpoint of its own bundle signs it")
+        return self.book, self.ledger
+
+    def add(self, index: int, raw: bytes, leaf: bytes) -> None:
+        hashed = hash_leaf(raw)
+        self.entries.append(hashed)
+        if leaf:
+            self.leaves.append(leaf)
+        if leaf != hashed and self.changed is None:
+            self.changed = index
+        try:
+            crossing = self.book.add(raw)
+        except WrongEntry as error:
+            self.tell(index, None, str(error))
+            return
+        wrong = self.ledger.add(crossing) if crossing else None
+        if crossing and wrong:
+            self.tell(index, crossing.transfer, wrong)
+
+    def compare(self, size: int) -> None:
+        """Hold the root over the entries so far against the one that was signed.
+
+        Only the first difference is told: all later roots differ because of it.
+        """
+        root = self.seen[size].checkpoint.root
+        if self.entries.root() == root:
+            self.good_size = size
+            return
+        if self.broken_at is not None:
+            return
+        self.broken_at = size
+        whose = "" if size in self.own else " in another bundle"
+        if self.changed is not None and self.leaves.size == size and self.leaves.root() == root:
+            what = f"it is not the entry that was signed, in the checkpoint of {size}{whose}"
+            self.tell(self.changed, None, what)
+        else:
+            what = (
+                f"between here and entry {size - 1} is what was not signed: the root of {size}"
+                f" entries is not that of the checkpoint{whose}"
+            )
+            self.tell(self.good_size, None, what)
+
+    def tell(self, index: int, transfer: str | None, what: str) -> None:
+        self.report.tell(Fault(self.city, index, transfer, what))
+
+
+# ── Messages ────────────────────────────────────────────────────────────────────────────────────
+
+
+def check_messages(
+    report: Report, files: CityFiles, ledger: Ledger, keys: Mapping[str, Sequence[bytes]]
+) -> int:
+    """That others said what the city posted: each settlement was accepted, each return rejected, by
+    the city that it went to. Messages of cities whose key is not here are not looked at."""
+    said: dict[str, str] = {}
+    count = 0
+    for number, raw in enumerate(files.lines("messages.jsonl")):
+        try:
+            message = read_message(raw, keys)
+        except WrongEntry as error:
+            report.tell(Fault(files.city, None, None, f"message {number + 1}: {error}"))
+            continue
+        if message is None:
+            continue
+        count += 1
+        body = message["body"]
+        transfer = body.get("transfer_id")
+        if type(transfer) is not str or message.get("to_city") != files.city:
+            continue
+        sent = ledger.sent.get(transfer)
+        if sent is None or sent.departure.peer != message["from_city"]:
+            continue
+        if body.get("kind") in ("accepted", "rejected"):
+            before = said.setdefault(transfer, body["kind"])
+            if before != body["kind"]:
+                what = f"{message['from_city']} both accepted and rejected transfer {transfer}"
+                report.tell(Fault(files.city, sent.departure.index, sent.departure.transfer, what))
+    for transfer, sent in ledger.sent.items():
+        if sent.end is None or sent.departure.peer not in keys:
+            continue
+        expected = "accepted" if sent.end.step == "settlement" else "rejected"
+        if said.get(transfer) != expected:
+            what = f"{sent.departure.peer} never said that transfer {transfer} was {expected}"
+            report.tell(Fault(files.city, sent.end.index, sent.end.transfer, what))
+    return count

@@ -1,0 +1,118 @@
+"""Evidence of two real time banks, checked by copass-verify alone."""
+
+import json
+import zipfile
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import pytest
+from clearing_world import Federation, two_time_banks
+
+from common.ids import new_id
+from copass_verify.__main__ import main
+from timebank.log import bundle, service
+
+
+@pytest.fixture
+async def federation(
+    make_database: Callable[[str, Path], Awaitable[str]],
+) -> AsyncIterator[Federation]:
+    async with two_time_banks(make_database) as made:
+        await made.make_keys()
+        await made.agree("nantes", "bourges")
+        yield made
+
+
+async def live_and_log(federation: Federation) -> None:
+    """Minutes go to Bourges, some come back, a levy is taken, and all of it is signed."""
+    await federation.send("anna", "nantes", "chloe", "bourges", 90)
+    await federation.deliver()
+    federation.bank("bourges").members["nobody"] = new_id()
+    await federation.send("anna", "nantes", "nobody", "bourges", 30)
+    await federation.deliver()
+    await federation.send("chloe", "bourges", "anna", "nantes", 10)
+    await federation.deliver()
+    await log_all(federation)
+
+
+async def log_all(federation: Federation) -> None:
+    federation.clock.advance(minutes=10)
+    for bank in federation.each:
+        await service.work_once(bank.pool, federation.vault, federation.clock())
+
+
+async def bundles(federation: Federation, folder: Path) -> list[str]:
+    paths = []
+    for number, bank in enumerate(federation.each):
+        path = folder / f"{number}.zip"
+        await bundle.write_bundle(bank.dsn, [], path, federation.clock())
+        paths.append(str(path))
+    return paths
+
+
+async def test_what_two_time_banks_wrote_holds_together(
+    federation: Federation, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await live_and_log(federation)
+    paths = await bundles(federation, tmp_path)
+    capsys.readouterr()  # what was logged until here
+    code = main(["--json", *paths])
+    said = json.loads(capsys.readouterr().out)
+    assert said["faults"] == []
+    assert code == 0
+    found = {each["city"]: each for each in said["cities"]}
+    assert found["nantes"]["entries"] == 5  # two departures, their ends, an arrival
+    assert found["bourges"]["entries"] == 3
+    assert (found["nantes"]["arrived"], found["bourges"]["arrived"]) == (1, 1)
+    assert found["nantes"]["messages"] > 0
+    assert main([paths[0], "--quiet"]) == 0
+
+
+async def test_evidence_of_personal_data_there_is_none(
+    federation: Federation, tmp_path: Path
+) -> None:
+    await live_and_log(federation)
+    for path, bank in zip(await bundles(federation, tmp_path), federation.each, strict=True):
+        with zipfile.ZipFile(path) as archive:
+            entries = b"".join(
+                archive.read(name) for name in archive.namelist() if name.endswith("entries.jsonl")
+            )
+        assert entries
+        for each in (*bank.members.values(), *bank.accounts.values()):
+            assert str(each).encode() not in entries
+
+
+async def test_an_arrival_that_the_other_city_hides_is_named(
+    federation: Federation, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Bourges leaves it out of what it shows."""
+    await federation.send("anna", "nantes", "chloe", "bourges", 90)
+    await federation.deliver()
+    await log_all(federation)
+    paths = await bundles(federation, tmp_path)
+    hide_arrival(Path(paths[1]), tmp_path / "hidden.zip")
+    capsys.readouterr()
+    code = main(["--json", paths[0], str(tmp_path / "hidden.zip")])
+    said = json.loads(capsys.readouterr().out)
+    assert code == 1
+    assert [(fault["city"], fault["index"]) for fault in said["faults"]][:1] == [("bourges", 0)]
+
+
+def hide_arrival(path: Path, to: Path) -> None:
+    with zipfile.ZipFile(path) as archive, zipfile.ZipFile(to, "w") as other:
+        for name in archive.namelist():
+            content = archive.read(name)
+            if name.endswith("entries.jsonl"):
+                content = b"".join(
+                    line for line in content.splitlines(True) if b'"arrival"' not in line
+                )
+            other.writestr(name, content)
+
+
+async def test_the_bundle_of_a_city_that_signed_nothing_is_refused(
+    federation: Federation, tmp_path: Path
+) -> None:
+    with pytest.raises(LookupError, match="brest"):
+        await bundle.write_bundle(
+            federation.bank("brest").dsn, ["brest"], tmp_path / "a.zip", federation.clock()
+        )
