@@ -9,6 +9,9 @@ from typing import Any
 from uuid import UUID
 
 import orjson
+from fastapi import Response
+
+from common.db import Conn
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -24,6 +27,16 @@ def to_document(service: str, member_id: UUID, tables: Mapping[str, Rows], now: 
         "member_id": str(member_id),
         "exported_at": now.isoformat(),
         "tables": {name: [plain(row) for row in rows] for name, rows in tables.items()},
+    }
+
+
+async def read_tables(
+    conn: Conn, queries: Mapping[str, str], member_id: UUID
+) -> dict[str, list[dict[str, Any]]]:
+    """The rows by table of queries that each ask for a member's, who is their `$1`."""
+    return {
+        name: [dict(row) for row in await conn.fetch(query, member_id)]
+        for name, query in queries.items()
     }
 
 
@@ -91,10 +104,23 @@ def to_zip(service: str, member_id: UUID, tables: Mapping[str, Rows], now: datet
     return out.getvalue()
 
 
-def disposition(service: str, now: datetime) -> dict[str, str]:
-    """The headers of an answer that is such a file."""
+def json_response(
+    service: str, member_id: UUID, tables: Mapping[str, Rows], now: datetime
+) -> Response:
+    """The answer that is `to_document`."""
+    content = orjson.dumps(to_document(service, member_id, tables, now))
+    headers = {"Cache-Control": "no-store"}
+    return Response(content, headers=headers, media_type="application/json")
+
+
+def zip_response(
+    service: str, member_id: UUID, tables: Mapping[str, Rows], now: datetime
+) -> Response:
+    """The answer that is the file of `to_zip`."""
     name = f"{service}-{now:%Y-%m-%d}.zip"
-    return {
+    headers = {
         "Content-Disposition": f'attachment; filename="{name}"',
         "Cache-Control": "no-store",
     }
+    content = to_zip(service, member_id, tables, now)
+    return Response(content, headers=headers, media_type="application/zip")

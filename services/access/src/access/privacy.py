@@ -3,7 +3,6 @@
 from typing import Any, Literal
 from uuid import UUID
 
-import orjson
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
@@ -42,10 +41,7 @@ async def tables_of(
 async def export_member(member_id: UUID, request: Request, principal: CurrentPrincipal) -> Response:
     """All that access keeps of a member: their taps of the last 30 days. For that member alone."""
     tables = await tables_of(request, principal, member_id)
-    document = export.to_document("access", member_id, tables, request.app.state.clock())
-    return Response(
-        orjson.dumps(document), headers={"Cache-Control": "no-store"}, media_type="application/json"
-    )
+    return export.json_response("access", member_id, tables, request.app.state.clock())
 
 
 @router.get(
@@ -58,8 +54,4 @@ async def export_member_files(
 ) -> Response:
     """The same as files: one of JSON, and one of CSV for each table. For that member alone."""
     tables = await tables_of(request, principal, member_id)
-    now = request.app.state.clock()
-    content = export.to_zip("access", member_id, tables, now)
-    return Response(
-        content, headers=export.disposition("access", now), media_type="application/zip"
-    )
+    return export.zip_response("access", member_id, tables, request.app.state.clock())

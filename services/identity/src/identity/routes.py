@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field, SecretStr, StringConstraints
 from common.fields import Body, ShortText, Slug
 from common.ids import new_id
 from common.pages import Page
-from common.problems import Problem, forbidden, invalid, not_found
+from common.problems import forbidden, invalid, not_found
 from common.web import StrictRoute
 from identity import domain, service, store
 from identity.answers import (
@@ -202,15 +202,7 @@ async def change_password(body: ChangePassword, command: CurrentCommand) -> Resp
     context, actor = command.context, command.actor
     new = read_password("body.new_password", body.new_password)
     current = body.current_password.get_secret_value()
-    throttled_as = f"password {actor.id}"
-    wait_seconds = await context.throttle.admit(throttled_as, str(actor.id))
-    if wait_seconds is not None:
-        raise Problem(
-            429,
-            "too_many_attempts",
-            f"Too many failed attempts, try again in {wait_seconds} seconds.",
-            headers={"Retry-After": str(wait_seconds)},
-        )
+    await context.throttle.admit_own_password(actor.id)
     async with context.pool.acquire() as conn:
         stored = await store.get_password_hash(conn, actor.id)
     matches = await context.passwords.verify(stored, domain.fold_password(current))
@@ -230,7 +222,7 @@ async def change_password(body: ChangePassword, command: CurrentCommand) -> Resp
         ),
         MemberAnswer.of,
     )
-    await context.throttle.succeeded(throttled_as, str(actor.id))
+    await context.throttle.own_password_succeeded(actor.id)
     return answer
 
 

@@ -7,6 +7,7 @@ attempt, beside an Argon2 check that costs a hundred times as much.
 
 from datetime import timedelta
 from math import ceil
+from uuid import UUID
 
 import asyncpg
 from limits import RateLimitItem, RateLimitItemPerHour, RateLimitItemPerMinute
@@ -15,6 +16,7 @@ from limits.aio.strategies import FixedWindowRateLimiter
 
 from common.clock import Clock
 from common.db import Pool
+from common.problems import Problem
 from identity.vault import Vault
 
 
@@ -117,6 +119,23 @@ class LoginThrottle:
 
     async def succeeded(self, login: str, address: str) -> None:
         await self.limiter.clear(self.pair, self._key(f"{login} {address}"))
+
+    async def admit_own_password(self, member_id: UUID) -> None:
+        """Before somebody signed in proves their own password again, from whatever address.
+
+        Raises Problem 429 after too many failures.
+        """
+        wait_seconds = await self.admit(f"password {member_id}", str(member_id))
+        if wait_seconds is not None:
+            raise Problem(
+                429,
+                "too_many_attempts",
+                f"Too many failed attempts, try again in {wait_seconds} seconds.",
+                headers={"Retry-After": str(wait_seconds)},
+            )
+
+    async def own_password_succeeded(self, member_id: UUID) -> None:
+        await self.succeeded(f"password {member_id}", str(member_id))
 
     def _key(self, text: str) -> str:
         return self.vault.fingerprint("login failures", text)

@@ -3,13 +3,11 @@
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-import orjson
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, Field, SecretStr
 
 from common import export
 from common.fields import Body
-from common.problems import Problem
 from common.web import StrictRoute
 from identity import domain
 from identity import store as people
@@ -34,10 +32,7 @@ async def export_member(member_id: UUID, context: CurrentContext, actor: Current
     """All that identity keeps of a member. For that member alone."""
     async with context.pool.acquire() as conn:
         tables = await service.export(conn, actor, member_id)
-    document = export.to_document("identity", member_id, tables, context.clock())
-    return Response(
-        orjson.dumps(document), headers={"Cache-Control": "no-store"}, media_type="application/json"
-    )
+    return export.json_response("identity", member_id, tables, context.clock())
 
 
 @router.get(
@@ -51,11 +46,7 @@ async def export_member_files(
     """The same as files: one of JSON, and one of CSV for each table. For that member alone."""
     async with context.pool.acquire() as conn:
         tables = await service.export(conn, actor, member_id)
-    now = context.clock()
-    content = export.to_zip("identity", member_id, tables, now)
-    return Response(
-        content, headers=export.disposition("identity", now), media_type="application/zip"
-    )
+    return export.zip_response("identity", member_id, tables, context.clock())
 
 
 class Erase(Body):
@@ -82,16 +73,8 @@ async def erase_member(member_id: UUID, body: Erase, command: CurrentCommand) ->
     context, actor = command.context, command.actor
     proven: str | None = None
     password = body.password.get_secret_value() if body.password else ""
-    throttled_as = f"password {actor.id}"
     if actor.id == member_id:
-        wait_seconds = await context.throttle.admit(throttled_as, str(actor.id))
-        if wait_seconds is not None:
-            raise Problem(
-                429,
-                "too_many_attempts",
-                f"Too many failed attempts, try again in {wait_seconds} seconds.",
-                headers={"Retry-After": str(wait_seconds)},
-            )
+        await context.throttle.admit_own_password(actor.id)
         async with context.pool.acquire() as conn:
             stored = await people.get_password_hash(conn, actor.id)
         if await context.passwords.verify(stored, domain.fold_password(password)):
@@ -104,5 +87,5 @@ async def erase_member(member_id: UUID, body: Erase, command: CurrentCommand) ->
         ErasedAnswer.of,
     )
     if proven is not None:
-        await context.throttle.succeeded(throttled_as, str(actor.id))
+        await context.throttle.own_password_succeeded(actor.id)
     return answer

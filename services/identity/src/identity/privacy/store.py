@@ -4,6 +4,7 @@ from typing import Any
 from uuid import UUID
 
 from common.db import Conn
+from common.export import read_tables
 
 EXPORTS = {
     "member": "SELECT member_id, city_id, display_name, email, status, roles, places, directory,"
@@ -22,10 +23,7 @@ EXPORTS = {
 
 async def export_of(conn: Conn, member_id: UUID) -> dict[str, list[dict[str, Any]]]:
     """All that is kept of a member, by table, but for what would let another log in."""
-    return {
-        name: [dict(row) for row in await conn.fetch(query, member_id)]
-        for name, query in EXPORTS.items()
-    }
+    return await read_tables(conn, EXPORTS, member_id)
 
 
 async def erase_member(conn: Conn, member_id: UUID, version: int) -> None:

@@ -10,6 +10,7 @@ from uuid import UUID
 import asyncpg
 
 from common.db import Conn
+from common.export import read_tables
 from timebank.pledges.domain import Dues, Exemption, Pledge, Term
 from timebank.rules import store as rules_store
 from timebank.store import Member
@@ -229,10 +230,7 @@ async def save_pledge(conn: Conn, pledge: Pledge, *, ended_by: str | None, now: 
 
 async def export_of(conn: Conn, member_id: UUID) -> dict[str, list[dict[str, Any]]]:
     """All that is kept of what a member pledged, as rows by table."""
-    found = {}
-    for name, query in EXPORTS.items():
-        found[name] = [dict(row) for row in await conn.fetch(query, member_id)]
-    return found
+    return await read_tables(conn, EXPORTS, member_id)
 
 
 EXPORTS = {

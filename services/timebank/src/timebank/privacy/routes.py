@@ -3,7 +3,6 @@
 from typing import Any, Literal
 from uuid import UUID
 
-import orjson
 from fastapi import APIRouter, Response
 from pydantic import BaseModel
 
@@ -43,10 +42,7 @@ async def export_member(
 ) -> Response:
     """All that the time bank keeps of a member. For that member alone."""
     tables = await tables_of(pool, principal, member_id)
-    document = export.to_document("timebank", member_id, tables, clock())
-    return Response(
-        orjson.dumps(document), headers={"Cache-Control": "no-store"}, media_type="application/json"
-    )
+    return export.json_response("timebank", member_id, tables, clock())
 
 
 @router.get(
@@ -59,8 +55,4 @@ async def export_member_files(
 ) -> Response:
     """The same as files: one of JSON, and one of CSV for each table. For that member alone."""
     tables = await tables_of(pool, principal, member_id)
-    now = clock()
-    content = export.to_zip("timebank", member_id, tables, now)
-    return Response(
-        content, headers=export.disposition("timebank", now), media_type="application/zip"
-    )
+    return export.zip_response("timebank", member_id, tables, clock())

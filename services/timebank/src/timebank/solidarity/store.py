@@ -7,6 +7,7 @@ from uuid import UUID
 import asyncpg
 
 from common.db import Conn
+from common.export import read_tables
 from timebank.solidarity.domain import Gift, HelpRequest
 
 SELECT_GIFT = (
@@ -156,10 +157,7 @@ EXPORTS = {
 
 async def export_of(conn: Conn, member_id: UUID) -> dict[str, list[dict[str, Any]]]:
     """All that is kept of what a member gave to the fund and asked of it, as rows by table."""
-    found = {}
-    for name, query in EXPORTS.items():
-        found[name] = [dict(row) for row in await conn.fetch(query, member_id)]
-    return found
+    return await read_tables(conn, EXPORTS, member_id)
 
 
 async def forget(conn: Conn, member_id: UUID) -> None:

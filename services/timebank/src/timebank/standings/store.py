@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from common.db import Conn
+from common.export import read_tables
 from timebank.pledges.domain import Exemption
 
 
@@ -158,10 +159,7 @@ EXPORTS = {
 
 async def export_of(conn: Conn, member_id: UUID) -> dict[str, list[dict[str, Any]]]:
     """All that is kept of a member's standing, as rows by table, with the reasons."""
-    found = {}
-    for name, query in EXPORTS.items():
-        found[name] = [dict(row) for row in await conn.fetch(query, member_id)]
-    return found
+    return await read_tables(conn, EXPORTS, member_id)
 
 
 async def forget(conn: Conn, member_id: UUID) -> None:
