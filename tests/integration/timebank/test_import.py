@@ -18,8 +18,6 @@ from timebank.importing.layouts import LayoutError, Row
 from timebank.importing.run import Line, Source, import_rows
 from timebank.verify import verify_books
 
-HEADER = "id,from_account,to_account,minutes,memo,occurred_at\n"
-
 
 def source(bank: Any, **more: Any) -> Source:
     wanted = {"name": "old", "city_id": "nantes", "layout": "copass", "unit": "minutes"}

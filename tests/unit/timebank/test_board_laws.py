@@ -39,6 +39,8 @@ PEOPLE = {
 ASKING = ("bruno", "dora")
 STEPS_OF_A_LIFE = 80
 ENDS = {"done", "returned", "settled", "declined", "cancelled", "expired"}
+# What counts as promised or gone of a surplus.
+TAKING = {"agreed", "done"}
 # Mostly a side of the exchange, so that lives go far.
 WHO = ["owner"] * 4 + ["asker"] * 4 + ["mediator", "mediator", "dora", "bruno", "elsewhere"]
 STEPS = [
@@ -238,7 +240,7 @@ class Board:
 
     def no_more_is_promised_than_there_is(self) -> None:
         promised = sum(
-            one.quantity or 0 for one in self.exchanges.values() if one.status in domain.TAKING
+            one.quantity or 0 for one in self.exchanges.values() if one.status in TAKING
         )
         assert self.listing.taken == promised
         assert promised <= (self.listing.quantity or 0)

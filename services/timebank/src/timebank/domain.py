@@ -384,8 +384,8 @@ def check_payees(request: TransferRequest, accounts: dict[UUID, Account]) -> Rej
         if account.city_id != city_id:
             return Rejected(
                 "cross_city_not_available",
-                "The accounts belong to two cities. Minutes cross cities by clearing only, which"
-                " is not available here yet: see /problems/cross_city_not_available.",
+                "The accounts belong to two cities. Minutes cross cities by clearing:"
+                " POST /v1/clearing/transfers.",
                 side,
             )
         if account.kind in CLEARING_KINDS and request.kind not in CLEARING_PURPOSES:
@@ -477,6 +477,10 @@ def take_back(transfer: Transfer, actor: Actor) -> tuple[Leg, ...] | Rejected:
         return Rejected(
             "not_reversible", f"This belongs to a {transfer.kind}, which is taken back itself."
         )
+    return reversed_legs(transfer)
+
+
+def reversed_legs(transfer: Transfer) -> tuple[Leg, ...]:
     return tuple(Leg(item.account_id, -item.minutes) for item in transfer.postings)
 
 

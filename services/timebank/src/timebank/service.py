@@ -25,9 +25,10 @@ from timebank.domain import (
     Transfer,
     TransferRequest,
     decide_all,
+    reversed_legs,
     set_limits,
 )
-from timebank.standings import store as standings_store
+from timebank.standings import service as standings
 from timebank.store import KeyUsed, Standing
 
 NewId = Callable[[], UUID]
@@ -135,6 +136,24 @@ async def post_now(conn: Conn, request: TransferRequest, now: datetime) -> Trans
     submission = Submission(request, telemetry.current_traceparent())
     (outcome,) = await post_transfers(conn, [submission], now)
     return outcome if isinstance(outcome, Rejected) else outcome.transfer
+
+
+async def take_back_now(
+    conn: Conn, transfer: Transfer, actor: Actor, *, reversal_id: UUID, now: datetime
+) -> Transfer | Rejected:
+    """Post the reverse of a transfer, in the name of its city, within the transaction of `conn`.
+
+    For what a command of its own takes back: who may is decided there. Locks as `post_now` does.
+    """
+    request = TransferRequest(
+        transfer_id=reversal_id,
+        own_id=False,
+        key=None,
+        actor=actor.for_the_city(transfer.city_id),
+        legs=reversed_legs(transfer),
+        reverses=transfer.id,
+    )
+    return await post_now(conn, request, now)
 
 
 async def save_outcomes(
@@ -375,29 +394,7 @@ async def keep_standing(conn: Conn, member: MemberState, now: datetime) -> None:
         standing=known.standing if known else "good",
         version=known.version + 1 if known else 1,
     )
-    await store.save_standing(conn, standing)
-    await standings_store.add_history(
-        conn,
-        member_id=standing.member_id,
-        version=standing.version,
-        city_id=standing.city_id,
-        standing=standing.standing,
-        cause="moved" if known else "joined",
-        now=now,
-    )
-    await outbox.add(
-        conn,
-        topic=events.STANDINGS,
-        key=str(standing.member_id),
-        type=events.STANDING_CHANGED,
-        data=events.standing_changed(
-            member_id=str(standing.member_id),
-            city_id=standing.city_id,
-            standing=standing.standing,
-            version=standing.version,
-        ),
-        now=now,
-    )
+    await standings.write(conn, standing, cause="moved" if known else "joined", now=now)
 
 
 async def open_book(conn: Conn, city_id: str, now: datetime, new_id: NewId) -> None:

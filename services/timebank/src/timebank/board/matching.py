@@ -60,7 +60,7 @@ def match(
     """Why `theirs` answers `ours`; None: it does not, or too little speaks for it.
 
     Necessary: an offer and a need, of the same thing, of two owners, and what they ask of each
-    other possible: minutes do not cross cities.
+    other possible: between cities only what costs nothing.
     """
     offer, need = (ours, theirs) if ours.kind == "offer" else (theirs, ours)
     if {ours.kind, theirs.kind} != {"offer", "need"} or ours.what != theirs.what:

@@ -485,13 +485,6 @@ async def lock_reversal(conn: Conn, city_id: str, transfer_id: UUID, peer: str) 
     return Reversal(**dict(row or {}))
 
 
-async def find_reversal(conn: Conn, city_id: str, transfer_id: UUID) -> Reversal | None:
-    row = await conn.fetchrow(
-        f"{SELECT_REVERSAL} WHERE city_id = $1 AND transfer_id = $2", city_id, transfer_id
-    )
-    return Reversal(**dict(row)) if row else None
-
-
 async def save_reversal(conn: Conn, reversal: Reversal) -> None:
     await conn.execute(
         "UPDATE clearing_reversal SET agreed_by = $3, agreed_at = $4, peer_agreed_at = $5,"

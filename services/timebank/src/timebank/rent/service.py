@@ -96,18 +96,7 @@ async def reverse(
     original = await ledger_store.find_transfer(conn, credit.transfer_id)
     if original is None:
         raise LookupError(f"the transfer of rent credit {credit.id} is missing")
-    back = await service.post_now(
-        conn,
-        TransferRequest(
-            transfer_id=new_id(),
-            own_id=False,
-            key=None,
-            actor=actor.for_the_city(credit.city_id),
-            legs=tuple(Leg(item.account_id, -item.minutes) for item in original.postings),
-            reverses=original.id,
-        ),
-        now,
-    )
+    back = await service.take_back_now(conn, original, actor, reversal_id=new_id(), now=now)
     if isinstance(back, Rejected):
         return back
     credit = replace(credit, reversed_by=back.id, reversed_at=now)

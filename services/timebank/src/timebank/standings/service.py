@@ -1,7 +1,7 @@
 """What happens to standings: judged again whenever something that they follow from changed."""
 
 import asyncio
-from datetime import datetime
+from datetime import date, datetime
 from uuid import UUID
 
 from common import outbox
@@ -40,12 +40,27 @@ async def evaluate(conn: Conn, member_id: UUID, now: datetime) -> Standing | Non
     if judged.standing == known.standing:
         return known
     changed = Standing(member_id, member.city_id, judged.standing, known.version + 1)
-    await write(conn, changed, judged, now)
+    await write(
+        conn,
+        changed,
+        cause=judged.cause,
+        month=judged.month,
+        exemption_id=judged.exemption_id,
+        now=now,
+    )
     await tell(conn, known, judged, now)
     return changed
 
 
-async def write(conn: Conn, standing: Standing, judged: Judgement, now: datetime) -> None:
+async def write(
+    conn: Conn,
+    standing: Standing,
+    *,
+    cause: str,
+    month: date | None = None,
+    exemption_id: UUID | None = None,
+    now: datetime,
+) -> None:
     """Write a standing that changed, why, and the event."""
     await ledger_store.save_standing(conn, standing)
     await store.add_history(
@@ -54,9 +69,9 @@ async def write(conn: Conn, standing: Standing, judged: Judgement, now: datetime
         version=standing.version,
         city_id=standing.city_id,
         standing=standing.standing,
-        cause=judged.cause,
-        month=judged.month,
-        exemption_id=judged.exemption_id,
+        cause=cause,
+        month=month,
+        exemption_id=exemption_id,
         now=now,
     )
     await outbox.add(

@@ -41,10 +41,6 @@ Status = Literal[
 Side = Literal["giver", "receiver"]
 Effect = Literal["hold_price", "hold_deposit", "release_price", "release_deposit", "pay", "settle"]
 
-RUNNING: frozenset[Status] = frozenset({"requested", "agreed", "handed_over", "claimed"})
-# What counts as promised or gone of a surplus.
-TAKING: frozenset[Status] = frozenset({"agreed", "done"})
-
 # A hold ends within 366 days; a loan ends early enough for its deposit to outlast it.
 LOAN_AHEAD_MAX = timedelta(days=275)
 DEPOSIT_OUTLASTS = timedelta(days=90)
@@ -183,8 +179,8 @@ def request(
     if requester_city_id != listing.city_id and (minutes or listing.deposit_minutes):
         return Rejected(
             "cross_city_not_available",
-            "Minutes cross cities by clearing only, which is not available here yet. What is free"
-            " can be exchanged: see /problems/cross_city_not_available.",
+            "Between cities only what costs nothing can be exchanged. Minutes cross cities by"
+            " clearing: POST /v1/clearing/transfers.",
             field="body.minutes" if terms.minutes else "path.listing_id",
         )
     quantity = terms.quantity
