@@ -22,7 +22,7 @@ from jwt.algorithms import OKPAlgorithm
 
 from common.clock import Clock, utc_now
 from common.logging import get_logger
-from common.problems import Problem, unauthenticated, unavailable
+from common.problems import unauthenticated, unavailable
 
 ALGORITHM = "EdDSA"
 TOKEN_TYPE = "at+jwt"  # noqa: S105 - the media type of RFC 9068, no secret
@@ -277,9 +277,3 @@ async def current_principal(
 
 CurrentPrincipal = Annotated[Principal, Depends(current_principal)]
 OptionalPrincipal = Annotated[Principal | None, Depends(optional_principal)]
-
-
-def require_role(principal: Principal, *roles: str) -> None:
-    """Raises Problem 403 unless the caller has one of the roles."""
-    if not principal.has(*roles):
-        raise Problem(403, "forbidden", "Your role does not allow this.")

@@ -18,8 +18,6 @@ from cryptography.hazmat.primitives.cmac import CMAC
 BLOCK_BYTES = 16
 UID_BYTES = 7
 COUNTER_BYTES = 3
-COUNTER_MAX = 2**24 - 1
-MAC_BYTES = 8
 # UID mirrored, counter mirrored, and a UID of seven bytes: nothing else is a card of ours.
 PICC_TAG = 0xC7
 SESSION_MAC = bytes.fromhex("3CC300010080")

@@ -80,12 +80,6 @@ class Rules(View):
     rent_minutes_max_per_month: int = 0
 
 
-async def of_member(network: Network, token: str, member_id: str) -> list[Pledge]:
-    params = {"member_id": member_id, "limit": "100"}
-    answer = await network.call("timebank", "GET", "/v1/pledges", token=token, params=params)
-    return fit_all("timebank", Pledge, answer)
-
-
 async def running(network: Network, token: str, member_id: str) -> list[PledgeDetail]:
     """The pledge that runs, in whole; none, if nothing is promised."""
     params = {"member_id": member_id, "status": "running", "limit": "1"}
