@@ -65,15 +65,14 @@ def test_a_page_shows_whatever_a_memo_has_in_it() -> None:
 
 
 def test_names_are_written_as_their_owners_write_them() -> None:
-    page = Page()
-    page.set_font("Noto", size=9)
-    for words in ("Łukasz & Ștefan", "Ирина", "Ξένια", "œuvre d’été – 5 €"):
-        assert page.fit(words, 100) == words
-    assert page.fit("日本 🎉", 100) == "?? ?"
-    cut = page.fit("repas " * 100, 100)
-    assert cut.endswith("…")
-    assert page.get_string_width(cut) <= 100
-    page.noto.ttfont.close()
+    with Page() as page:
+        page.set_font("Noto", size=9)
+        for words in ("Łukasz & Ștefan", "Ирина", "Ξένια", "œuvre d’été – 5 €"):
+            assert page.fit(words, 100) == words
+        assert page.fit("日本 🎉", 100) == "?? ?"
+        cut = page.fit("repas " * 100, 100)
+        assert cut.endswith("…")
+        assert page.get_string_width(cut) <= 100
 
 
 def test_what_was_imported_shows_its_day() -> None:

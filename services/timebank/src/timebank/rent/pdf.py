@@ -15,7 +15,12 @@ HEADS = ("Date (UTC)", "Membre / member", "Temps / time", "EUR / h", "EUR")
 
 def to_pdf(statement: RentStatement, made_at: datetime) -> bytes:
     """A4 pages in French and English words. Not for the event loop."""
-    page = Page()
+    with Page() as page:
+        write(page, statement, made_at)
+        return bytes(page.output())
+
+
+def write(page: Page, statement: RentStatement, made_at: datetime) -> None:
     page.set_title("Loyer payé en temps / Rent paid in time")
     page.set_creation_date(made_at)
     page.add_page()
@@ -46,4 +51,3 @@ def to_pdf(statement: RentStatement, made_at: datetime) -> bytes:
         for width, head, text in zip(WIDTHS, HEADS, cells, strict=True):
             page.cell(width, 6, text, align="L" if head in HEADS[:2] else "R")
         page.ln()
-    return bytes(page.output())

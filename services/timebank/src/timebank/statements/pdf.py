@@ -17,20 +17,26 @@ NOTE_MAX = 100
 
 
 class Page(FPDF):
-    """A4 with page numbers. Only the letters that are used go into the file."""
+    """A4 with page numbers. Only the letters that are used go into the file.
+
+    `with Page() as page`: the font is read to the last, and the library leaves it open.
+    """
 
     def __init__(self) -> None:
         super().__init__(format="A4")
         with as_file(FONT) as path:
             self.add_font("Noto", fname=path)
-        self.letters = self.noto.cmap
-        self.set_auto_page_break(auto=True, margin=18)
-
-    @property
-    def noto(self) -> TTFFont:
         font = self.fonts["noto"]
         assert isinstance(font, TTFFont)
-        return font
+        self.font_read = font
+        self.letters = font.cmap
+        self.set_auto_page_break(auto=True, margin=18)
+
+    def __enter__(self) -> "Page":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.font_read.ttfont.close()
 
     def footer(self) -> None:
         self.set_y(-14)
@@ -51,13 +57,9 @@ class Page(FPDF):
 def to_pdf(statement: Statement) -> bytes:
     """A4 pages in French and English words. Takes up to a millisecond per line: not for the event
     loop."""
-    page = Page()
-    try:
+    with Page() as page:
         write(page, statement)
         return bytes(page.output())
-    finally:
-        # It reads its file to the last, and the library leaves it open.
-        page.noto.ttfont.close()
 
 
 def write(page: Page, statement: Statement) -> None:
