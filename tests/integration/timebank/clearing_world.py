@@ -13,7 +13,8 @@ from typing import Any
 from uuid import UUID
 
 import httpx
-from conftest import ISSUER, MIGRATIONS, NOW, Bank, Caller, key_set, settings_for
+from bank_world import MIGRATIONS, NOW, Bank, Caller, settings_for
+from tokens import ISSUER, key_set
 
 from common.auth import TokenVerifier
 from common.events import Event

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from bank_world import Caller
 from board_world import ask, publish
 from clearing_world import Federation, two_time_banks
-from conftest import Caller, token
+from tokens import token
 
 from common.ids import new_id
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bank_world import settings_for
 from clearing_world import Federation, two_time_banks
-from conftest import settings_for
 
 from common import outbox
 from common.clock import utc_now

@@ -10,8 +10,9 @@ from typing import Any
 import asyncpg
 import httpx
 import pytest
+from bank_world import NOW, Bank, settings_for
 from clearing_world import SECRET
-from conftest import ISSUER, NOW, Bank, key_set, settings_for
+from tokens import ISSUER, key_set
 
 from common import db
 from common.auth import TokenVerifier

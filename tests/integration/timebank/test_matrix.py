@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
-from conftest import settings_for
+from bank_world import settings_for
 from matrix_world import BODIES, World, a_full_city, of_route
 
 from timebank.app import create_app
