@@ -33,7 +33,7 @@ from timebank.clearing.domain import Agreement, Decision, Outgoing, Prepare
 MEMBERS = 3
 FLOOR = -600
 STEPS = 60
-EXAMPLES = 120
+EXAMPLES = 100
 
 
 TROUBLES = st.sampled_from(
@@ -43,7 +43,7 @@ TROUBLES = st.sampled_from(
         "the broker comes back with an empty log",
         "a clock jumps",
         "an agreement is suspended or resumed",
-        "the destination has heard of a new limit",
+        *["the destination has heard of a new limit"] * 2,
     ]
 )
 
@@ -89,7 +89,7 @@ class Federation(RuleBasedStateMachine):
         payer=st.integers(0, MEMBERS - 1),
         payee=st.integers(0, MEMBERS),
         minutes=st.integers(1, 120),
-        patience=st.sampled_from([10, 60, 600, 3600]),
+        patience=st.sampled_from([10, 600, 3600, 7200]),
     )
     def give(
         self, source: int, step: int, payer: int, payee: int, minutes: int, patience: int
@@ -110,7 +110,7 @@ class Federation(RuleBasedStateMachine):
         )
         self.post(city.send(prepare, city.member(payer), self.time_in(city)))
 
-    @rule(pick=st.integers(0, 10_000), patience=st.sampled_from([10, 60, 600, 3600]))
+    @rule(pick=st.integers(0, 10_000), patience=st.sampled_from([10, 600, 3600, 7200]))
     def take_back(self, pick: int, patience: int) -> None:
         """The stewards of both cities agreed that an exchange did not happen."""
         arrived = [
@@ -140,6 +140,8 @@ class Federation(RuleBasedStateMachine):
     def post(self, letter: Letter | None) -> None:
         if letter is not None:
             self.letters.append(letter)
+            if self.count % 2:  # every other one meets no trouble on its way there
+                self.deliver(len(self.letters) - 1, again=False)
 
     @rule(picks=st.lists(st.integers(0, 10_000), min_size=1, max_size=12), again=st.booleans())
     def deliver_some(self, picks: list[int], again: bool) -> None:
@@ -157,7 +159,7 @@ class Federation(RuleBasedStateMachine):
             del self.letters[place]
         city = self.cities[letter.to]
         if letter.prepare is not None:
-            self.post(city.asked(letter.prepare, self.time_in(city)))
+            self.letters.append(city.asked(letter.prepare, self.time_in(city)))
         elif letter.decision is not None:
             city.hear(letter.decision)
 
@@ -178,7 +180,7 @@ class Federation(RuleBasedStateMachine):
             state: Any = "active" if agreement.state == "suspended" else "suspended"
             one.agreements[peer.name] = replace(agreement, state=state)
         elif agreement and trouble == "the destination has heard of a new limit":
-            limit = max(pick % 400, one.pair(peer.name).in_minutes)
+            limit = max(pick % 100, one.pair(peer.name).in_minutes)
             one.agreements[peer.name] = replace(agreement, limit_in_minutes=limit)
 
     def ask_again(self) -> None:
