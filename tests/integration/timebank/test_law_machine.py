@@ -2,8 +2,8 @@
 
 Driven through the functions that the routes call, with group commit, and looked at from outside:
 the rows as the owner of the database reads them, the events as they stand in the outbox. Transfers,
-reversals, holds, limits, confirmed work that counts towards a pledge, gifts. By default some hundred
-steps; LAW_STEPS=10000 says otherwise.
+reversals, holds, limits, confirmed work that counts towards a pledge, gifts. By default some
+hundred steps; LAW_STEPS=10000 says otherwise.
 
 Planted and caught, each alone, with the triggers and CHECKs of the database taken away, so that the
 laws alone must notice:
