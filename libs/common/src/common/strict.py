@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import orjson
 from fastapi import Request, Response
@@ -16,6 +16,8 @@ from common.problems import Problem
 
 JSON_MEDIA = re.compile(r"application/([a-z0-9.+-]+\+)?json\s*(;.*)?$", re.IGNORECASE)
 FORM_MEDIA = re.compile(r"(application/x-www-form-urlencoded|multipart/form-data)\s*(;.*)?$", re.I)
+
+WHOLE_NUMBER = re.compile(r"-?[0-9]+")
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -81,15 +83,25 @@ class StrictRequest(Request):
 
 
 class StrictRoute(APIRoute):
-    """A route whose JSON body is parsed by `parse_json` and must be declared as JSON (else 415)."""
+    """A route whose JSON body is parsed by `parse_json` and must be declared as JSON (else 415).
+
+    Whole numbers of the query are written in plain digits: `1_000`, `1.0` and `+1` are refused.
+    """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
         takes_body = self.body_field is not None
+        numbers = [
+            field.alias
+            for field in self.dependant.query_params
+            if int in (field.field_info.annotation, *get_args(field.field_info.annotation))
+        ]
 
         async def strict(request: Request) -> Response:
             if takes_body:
                 check_media_type(request)
+            if numbers and request.scope["query_string"]:
+                check_numbers(request, numbers)
             try:
                 return await handle(StrictRequest(request.scope, request.receive))
             except HTTPException as error:
@@ -99,6 +111,14 @@ class StrictRoute(APIRoute):
                 raise
 
         return strict
+
+
+def check_numbers(request: Request, names: list[str]) -> None:
+    """Raises Problem 422 for a number of the query that only some readers take for one."""
+    for name in names:
+        for value in request.query_params.getlist(name):
+            if not WHOLE_NUMBER.fullmatch(value):
+                raise Problem(422, "invalid", "Write a whole number.", field=f"query.{name}")
 
 
 def check_media_type(request: Request) -> None:

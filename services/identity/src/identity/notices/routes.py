@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Response
-from pydantic import BaseModel, Field, StringConstraints
+from pydantic import BaseModel, Field, StrictBool, StringConstraints
 
 from common.db import Conn
 from common.fields import Body
@@ -121,7 +121,7 @@ class SetPreferences(Body):
     """`email`: never, one a day at 18:00 of the city, or one for each notice."""
 
     email: EmailChoice
-    push: bool
+    push: StrictBool
     language: Language
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Request
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
 from common.db import Conn
 from common.fields import Body, LongText, Minutes, Slug
@@ -37,7 +37,7 @@ class GiftBody(Body):
 
     gift_id: UUID | None = None
     minutes: Minutes
-    anonymous: bool = False
+    anonymous: StrictBool = False
 
 
 class GiftView(BaseModel):

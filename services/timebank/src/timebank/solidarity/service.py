@@ -72,7 +72,8 @@ async def ask(
 ) -> HelpRequest | Rejected:
     """Ask the fund: of the city where one is, or, for a pledge, where the oldest month is short."""
     member = (await pledges_store.lock_members(conn, [member_id])).get(member_id)
-    if member is None or actor.id != str(member_id):
+    # The token of one who was erased is good for some minutes: no words are to come after.
+    if member is None or member.status == "erased" or actor.id != str(member_id):
         return NO_MEMBER
     city_id = member.city_id
     if purpose == "pledge":

@@ -145,8 +145,9 @@ async def list_postings(
 
 
 def check_period(start: datetime | None, end: datetime) -> None:
-    """Raises Problem 422 for a statement that would end before it begins."""
-    if start is not None and start >= end:
+    """Raises Problem 422 for a statement that would end before it begins, or begin before all time
+    banks."""
+    if start is not None and (start >= end or start.year < 1900):
         raise invalid("query.from", "The statement must begin before it ends.", "not_in_the_past")
 
 
