@@ -11,6 +11,7 @@ import httpx
 import orjson
 from fake_answers import listed, problem
 from fake_board import FakeBoard
+from fake_clearing import FakeClearing
 from fake_hours import FakeHours
 from fake_news import FakeNews, export
 from fake_promises import FakePromises
@@ -47,10 +48,12 @@ class FakeNetwork:
     addresses: list[str | None] = field(default_factory=list)
     signed_out_everywhere: bool = False
     people: list[dict[str, Any]] = field(default_factory=list)
+    cities: list[dict[str, Any]] = field(default_factory=list)
     hours: FakeHours = field(default_factory=FakeHours)
     news: FakeNews = field(default_factory=FakeNews)
     board: FakeBoard = field(default_factory=FakeBoard)
     promises: FakePromises = field(default_factory=FakePromises)
+    clearing: FakeClearing = field(default_factory=FakeClearing)
 
     async def answer(self, request: httpx.Request) -> httpx.Response:
         service = request.url.host
@@ -106,12 +109,15 @@ class FakeNetwork:
             found = [
                 person
                 for person in self.people
-                if all(
+                if person["city_id"] == request.url.params.get("city_id", person["city_id"])
+                and all(
                     any(part.startswith(word) for part in person["display_name"].lower().split())
                     for word in words.split()
                 )
             ]
             return listed(found, request.url.params)
+        if path == "/v1/cities":
+            return listed(self.cities, request.url.params)
         if path.startswith("/v1/cities/"):
             return httpx.Response(200, json={"timezone": "Europe/Paris"})
         if (answer := self.news.answer(request)) is not None:
@@ -132,7 +138,7 @@ class FakeNetwork:
         path = request.url.path
         if path.endswith("/export"):
             return export("timebank", {"contributions": [{"minutes": 60, "note": "=cmd()"}]})
-        for part in (self.hours, self.promises, self.board):
+        for part in (self.hours, self.promises, self.board, self.clearing):
             answer = part.answer(request)
             if answer is not None:
                 return answer
@@ -237,10 +243,10 @@ class FakeNetwork:
             self.open_places.add(place_id)
         return place_id
 
-    def add_person(self, name: str, member_id: str | None = None) -> str:
+    def add_person(self, name: str, member_id: str | None = None, city: str = "nantes") -> str:
         """Somebody whom the directory shows."""
         member_id = member_id or str(uuid4())
-        self.people.append({"member_id": member_id, "city_id": "nantes", "display_name": name})
+        self.people.append({"member_id": member_id, "city_id": city, "display_name": name})
         return member_id
 
     def add_card(self, label: str = "Carte bleue", status: str = "active") -> str:

@@ -18,6 +18,7 @@ ONE = "0192f000-0000-7000-8000-0000000000d1"
 LISTING = "0192f000-0000-7000-8000-0000000000e1"
 MINE = "0192f000-0000-7000-8000-0000000000e2"
 EXCHANGE = "0192f000-0000-7000-8000-0000000000f1"
+CROSSED = "0192f000-0000-7000-8000-0000000000fb"
 NOTICE = "0192f000-0000-7000-8000-0000000000fa"
 
 PAGES = (
@@ -28,6 +29,9 @@ PAGES = (
     "/time",
     "/time/log",
     "/time/give",
+    "/time/between",
+    "/time/between?side=received",
+    f"/time/between/{CROSSED}",
     "/time/statement",
     "/time/to-confirm",
     "/time/contributions",
@@ -56,7 +60,13 @@ PAGES = (
     "/me/erase",
 )
 FORMS = {
-    "/time/give": {"person": MARKUP, "minutes": MARKUP, "memo": MARKUP, "to_account": MARKUP},
+    "/time/give": {
+        "city": MARKUP,
+        "person": MARKUP,
+        "minutes": MARKUP,
+        "memo": MARKUP,
+        "to_account": MARKUP,
+    },
     "/time/log": {"own": MARKUP, "person": MARKUP, "note": MARKUP, "performed_on": MARKUP},
     f"/time/contributions/{ONE}/edit": {"own": MARKUP, "note": MARKUP, "activity": MARKUP},
     "/time/pledge": {"minutes": MARKUP, "skills": MARKUP},
@@ -111,6 +121,12 @@ def full(network: FakeNetwork) -> FakeNetwork:
     network.hours.waiting = [other["contribution_id"]]
     step = {"giver_id": ME, "confirmer_id": PAUL, "minutes": 60, "percent": 80}
     network.hours.flags.append({"steps": [step], "reason": {"fr": MARKUP, "en": MARKUP}})
+    network.clearing.add_agreement(MARKUP)
+    network.clearing.add_agreement()
+    network.clearing.add_sent(
+        transfer_id=CROSSED, payee=PAUL, memo=MARKUP, state="returned", reason=MARKUP
+    )
+    network.clearing.add_received(peer_city_id=MARKUP, reason=MARKUP)
     network.promises.add_pledge()
     network.promises.add_request(reason=MARKUP)
     network.promises.add_request(member_id=ME)
@@ -175,6 +191,8 @@ async def test_names_that_are_newer_than_the_portal_fail_no_page(
     full.board.hits[0]["reasons"][0]["found_in"] = new
     full.board.matches[0]["reasons"][0]["code"] = new
     full.board.matches[0]["reasons"][1] = {"code": "category", "points": 1, "value": new}
+    full.clearing.sent[0]["state"] = full.clearing.received[0]["state"] = new
+    full.clearing.agreements[0]["state"] = new
     full.postings[0]["kind"] = full.news.notices[0]["kind"] = new
     for path in PAGES:
         assert (await signed_in.get(path)).status_code == 200, path

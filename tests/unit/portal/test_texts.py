@@ -10,6 +10,7 @@ import pytest
 
 from portal.board import calls as board
 from portal.board.exchanges import BUTTONS
+from portal.clearing import calls as clearing
 from portal.contributions import calls as contributions
 from portal.i18n import LANGUAGES, Speech, catalogue
 from portal.me.routes import VISIBILITIES
@@ -45,6 +46,8 @@ FAMILIES = (
     "me.seen_by_",
     "erase.",
     "standing.",
+    "crossing.state_",
+    "crossing.because_",
 )
 
 
@@ -140,6 +143,13 @@ def named_by_services() -> list[str]:
         "me": [f"seen_by_{one}" for one in VISIBILITIES],
         "found": board.FOUND_IN,
         "match": board.MATCH_CODES,
+        "crossing": [
+            *(
+                f"state_{state}"
+                for state in (*clearing.SENT_STATES, *clearing.RECEIVED_STATES, "unknown")
+            ),
+            *(f"because_{reason}" for reason in (*clearing.REASONS, "other")),
+        ],
     }
     return [f"{family}.{name}" for family, names in families.items() for name in names]
 

@@ -19,6 +19,7 @@ from common.web import Edge, health_router
 from portal import __version__
 from portal.board import exchanges, listings, search
 from portal.cities import CityZones
+from portal.clearing import routes as clearing
 from portal.contributions import routes as contributions
 from portal.me import routes as me
 from portal.network import Network, Refused, Unavailable, make_http
@@ -105,6 +106,7 @@ def create_app(
     for pages in (
         home,
         time,
+        clearing,
         contributions,
         pledges,
         solidarity,

@@ -123,6 +123,11 @@ class Speech:
         shown = format_decimal(kilometres, "#,##0.#" if kilometres < 10 else "#,##0", self._locale)
         return f"{shown} km"
 
+    def percent(self, permille: int) -> str:
+        """25 → `2,5 %`."""
+        number = format_decimal(permille / 10, "#,##0.#", self._locale)
+        return f"{number}\u00a0%" if self.language == "fr" else f"{number}%"
+
     def euros(self, cents: int) -> str:
         """1250 → `12,50 €`."""
         return format_currency(cents / 100, "EUR", locale=self._locale)

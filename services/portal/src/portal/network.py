@@ -67,7 +67,7 @@ class Refused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Gift:
-    """Minutes that a member sends, to an account or to a member of their city.
+    """Minutes that a member sends, to an account or to a member: of their city, or of `to_city`.
 
     The id is also the idempotency key.
     """
@@ -78,6 +78,7 @@ class Gift:
     to_member: UUID | None
     minutes: int
     memo: str
+    to_city: str | None = None
 
 
 def make_http(transport: httpx.AsyncBaseTransport | None = None) -> httpx.AsyncClient:

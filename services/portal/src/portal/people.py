@@ -65,12 +65,17 @@ async def names_of(visit: Visit, ids: Iterable[UUID | None]) -> Names:
     return Names(visit, known)
 
 
-async def directory(visit: Visit, text: str, limit: int) -> list[Person]:
-    """The people of the visitor's city whom they may find, but themselves. Raises as calls do."""
+async def directory(
+    visit: Visit, text: str, limit: int, city_id: str | None = None
+) -> list[Person]:
+    """The people of a city, else of the visitor's, whom they may find, but themselves.
+
+    Raises as calls do.
+    """
     member = visit.member()
     params = {"limit": str(limit)}
-    if member.city_id:
-        params["city_id"] = member.city_id
+    if city := city_id or member.city_id:
+        params["city_id"] = city
     if text:
         params["q"] = text[:100]
     answer = await visit.network.call(
@@ -100,13 +105,17 @@ class Match:
     choices: list[Person]
 
 
-async def find_person(visit: Visit, text: str, chosen: UUID | None) -> Match:
+async def find_person(
+    visit: Visit, text: str, chosen: UUID | None, city_id: str | None = None
+) -> Match:
     """Who is meant by a name, or by the choice made on the page before.
+
+    They are of the visitor's city, or of the one that is named.
 
     Only a whole name that one person has is taken at its word; of anything else the visitor is
     asked, because minutes given to the wrong person are hard to get back.
     """
-    found = await directory(visit, text, FOUND_MAX)
+    found = await directory(visit, text, FOUND_MAX, city_id)
     if chosen is not None:
         return Match(next((p for p in found if p.member_id == chosen), None), found)
     same = [person for person in found if folded(person.display_name) == folded(text)]

@@ -21,11 +21,14 @@ PAGES = (
     ("contribution.", "/time/contributions/", "contribution_id"),
     ("exchange.", "/board/exchanges/", "exchange_id"),
     ("listing.", "/board/", "listing_id"),
+    ("clearing.settled", "/time/between/", "transfer_id"),
+    ("clearing.returned", "/time/between/", "transfer_id"),
 )
 OTHER_PAGES = (
     ("pledge.", "/time/pledge"),
     ("standing.", "/time/pledge"),
     ("solidarity.", "/time/solidarity/ask"),
+    ("clearing.", "/time/between?side=received"),
 )
 
 

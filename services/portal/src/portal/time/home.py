@@ -5,6 +5,7 @@ import asyncio
 from fastapi import APIRouter
 from fastapi.responses import Response
 
+from portal.clearing.routes import newest
 from portal.network import Unavailable
 from portal.pledges import calls as pledges
 from portal.pledges.routes import standing_of
@@ -27,11 +28,12 @@ async def home(visit: CurrentVisit) -> Response:
         return visit.page("time/home.html", 503, account=None, available=False)
     if account is None:
         return visit.page("time/home.html", account=None, available=True)
-    postings, waiting, found, standing = await asyncio.gather(
+    postings, waiting, found, standing, between = await asyncio.gather(
         visit.part(visit.network.postings(token, account.account_id, MOVEMENTS)),
         waiting_for(visit),
         visit.part(pledges.running(visit.network, token, member.member_id)),
         visit.part(standing_of(visit)),
+        newest(visit),
     )
     return visit.page(
         "time/home.html",
@@ -42,4 +44,5 @@ async def home(visit: CurrentVisit) -> Response:
         pledges=found,
         running=found[0] if found else None,
         standing=standing,
+        between=between,
     )

@@ -1,6 +1,7 @@
 """Giving time, and the statement."""
 
 import asyncio
+import re
 from datetime import date, datetime, time, timedelta
 from typing import Annotated, Any
 from uuid import UUID
@@ -9,16 +10,19 @@ from fastapi import APIRouter, Query
 from fastapi.responses import Response
 
 from common.ids import new_id
+from portal.clearing import calls as clearing
+from portal.clearing.routes import cities_to_give_to
 from portal.forms import Form, as_day, as_minutes, as_uuid
 from portal.network import Gift, Refused, Unavailable
 from portal.people import Person, find_person, suggested_names, today
 from portal.views import Account
-from portal.visit import CurrentVisit, Visit
+from portal.visit import CurrentVisit, Visit, city_name
 
 router = APIRouter()
 
 MEMO_CHARS_MAX = 200
-GIFT_FIELDS = ("transfer_id", "person", "person_id", "to_account", "minutes", "memo")
+SLUG = r"[a-z][a-z0-9-]{1,39}"
+GIFT_FIELDS = ("transfer_id", "city", "person", "person_id", "to_account", "minutes", "memo")
 
 
 def own_account(accounts: list[Account]) -> Account | None:
@@ -48,7 +52,9 @@ async def show_gift(
 ) -> Response:
     """The form; without the time bank, a notice."""
     try:
-        account, suggested = await asyncio.gather(account_of(visit), suggested_names(visit))
+        account, suggested, agreed = await asyncio.gather(
+            account_of(visit), suggested_names(visit), cities_to_give_to(visit)
+        )
     except Unavailable:
         return visit.page("time/give.html", 503, account=None, available=False)
     return visit.page(
@@ -57,10 +63,29 @@ async def show_gift(
         account=account,
         available=True,
         suggested=suggested,
+        cities=cities_shown(visit, agreed, form["city"]),
         form=form,
         choices=choices,
         wrong=wrong,
     )
+
+
+def cities_shown(
+    visit: Visit, agreed: list[clearing.Agreement] | None, chosen: str
+) -> list[tuple[str, Any]]:
+    """The visitor's own city first, then those that agreed, with what the crossing adds.
+
+    One that was chosen stays, or the name would be looked for in the visitor's own city.
+    """
+    found: dict[str, Any] = {chosen: city_name(chosen)} if chosen else {}
+    for one in agreed or []:
+        name = city_name(one.peer_city_id)
+        if one.levy_out_permille:
+            percent = visit.t.percent(one.levy_out_permille)
+            found[one.peer_city_id] = visit.t("crossing.with_levy", city=name, percent=percent)
+        else:
+            found[one.peer_city_id] = name
+    return [("", city_name(visit.member().city_id)), *sorted(found.items())]
 
 
 @router.post("/time/give")
@@ -76,7 +101,10 @@ async def give_time(visit: CurrentVisit) -> Response:
         wrong = visit.t("time.choose_person" if choices else "time.not_sent")
         return await show_gift(visit, form, wrong=wrong, choices=choices, status=422)
     try:
-        await visit.network.give(member.access_token, gift)
+        if gift.to_city:
+            await clearing.send(visit.network, member.access_token, gift)
+        else:
+            await visit.network.give(member.access_token, gift)
     except Refused as refused:
         if refused.status == 401:
             raise
@@ -87,7 +115,8 @@ async def give_time(visit: CurrentVisit) -> Response:
     except Unavailable:
         # Perhaps it was done. The same id goes back into the form, so that sending again is safe.
         return await show_gift(visit, form, wrong=visit.t("unavailable.unsure"), status=503)
-    return visit.redirect(f"/time/given/{gift.transfer_id}")
+    sent = "between" if gift.to_city else "given"
+    return visit.redirect(f"/time/{sent}/{gift.transfer_id}")
 
 
 async def read_gift(
@@ -101,21 +130,28 @@ async def read_gift(
     choices: list[Person] | None = None
     person: UUID | None = None
     account: UUID | None = None
-    if form["to_account"]:
+    own_city = visit.member().city_id
+    city = form["city"] if form["city"] != own_city else ""
+    if city and not re.fullmatch(SLUG, city):
+        form.wrong("city", "form.choose")
+    elif city and form["to_account"]:
+        form.wrong("to_account", "crossing.by_name_only")
+    elif form["to_account"]:
         account = form.read("to_account", as_uuid, "time.bad_account")
         if account is not None and account == source:
             form.wrong("to_account", "problem.same_account")
     elif form["person"]:
-        match = await find_person(visit, form["person"], as_uuid(form["person_id"]))
+        match = await find_person(visit, form["person"], as_uuid(form["person_id"]), city or None)
         person = match.person.member_id if match.person else None
         if match.person is None:
             choices = match.choices
-            form.wrong("person", "person.several" if choices else "person.nobody")
+            nobody = "crossing.nobody" if city else "person.nobody"
+            form.wrong("person", "person.several" if choices else nobody)
     else:
         form.wrong("person", "time.to_whom")
     if form.errors or source is None or transfer_id is None or minutes is None:
         return None, choices
-    return Gift(transfer_id, source, account, person, minutes, memo), None
+    return Gift(transfer_id, source, account, person, minutes, memo, city or None), None
 
 
 @router.get("/time/given/{transfer_id}")

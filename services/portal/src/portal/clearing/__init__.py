@@ -1,0 +1,1 @@
+"""Minutes between cities: giving to a member of another city, agreements, positions."""

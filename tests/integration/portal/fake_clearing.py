@@ -1,0 +1,181 @@
+"""A small time bank of minutes between cities for the portal to talk to."""
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import orjson
+from fake_answers import listed, problem
+
+KEY = "00112233445566778899aabbccddeeff" * 2
+STATES = {"accept": "active", "suspend": "suspended", "resume": "active", "end": "ended"}
+
+
+@dataclass
+class FakeClearing:
+    """What one city, nantes, agreed with others, and what crossed."""
+
+    sent: list[dict[str, Any]] = field(default_factory=list)
+    received: list[dict[str, Any]] = field(default_factory=list)
+    agreements: list[dict[str, Any]] = field(default_factory=list)
+    changes: list[dict[str, Any]] = field(default_factory=list)
+    positions: list[dict[str, Any]] = field(default_factory=list)
+    reversal: dict[str, Any] = field(default_factory=dict)
+    asked: list[tuple[str, dict[str, str]]] = field(default_factory=list)
+    bodies: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    keys: list[str] = field(default_factory=list)
+    refuse: str | None = None
+    lose_answer: bool = False
+    away: bool = False
+
+    def answer(self, request: httpx.Request) -> httpx.Response | None:
+        path, asked = request.url.path, request.url.params
+        if not path.startswith(("/v1/clearing", "/v1/agreements")):
+            return None
+        if self.away:
+            return httpx.Response(503)
+        if request.method == "GET":
+            self.asked.append((path, dict(asked)))
+            return self.read(path, asked)
+        self.keys.append(request.headers["idempotency-key"])
+        body = orjson.loads(request.content) if request.content else {}
+        self.bodies.append((path, body))
+        if self.refuse:
+            return problem(409, self.refuse)
+        answer = self.write(path, body)
+        if self.lose_answer:
+            raise httpx.ReadTimeout("slow", request=request)
+        return answer
+
+    def read(self, path: str, asked: httpx.QueryParams) -> httpx.Response:
+        lists = {
+            "/v1/clearing/transfers": self.sent,
+            "/v1/clearing/arrivals": self.received,
+            "/v1/clearing/positions": self.positions,
+            "/v1/agreements": self.agreements,
+        }
+        if path in lists:
+            peer = asked.get("peer_city_id")
+            return listed([x for x in lists[path] if peer in (None, x["peer_city_id"])], asked)
+        if path.endswith("/history"):
+            return httpx.Response(200, json={"items": self.changes})
+        for one in self.sent:
+            if one["transfer_id"] == path.rpartition("/")[2]:
+                return httpx.Response(200, json=one)
+        return problem(404, "not_found")
+
+    def write(self, path: str, body: dict[str, Any]) -> httpx.Response:
+        if path == "/v1/clearing/transfers":
+            to = body["to"]
+            for one in self.sent:
+                if one["transfer_id"] == body["transfer_id"]:
+                    return httpx.Response(201, json=one)
+            made = self.add_sent(
+                transfer_id=body["transfer_id"],
+                peer_city_id=to["city_id"],
+                payee=to["member_id"],
+                minutes=body["minutes"],
+                memo=body.get("memo"),
+            )
+            return httpx.Response(201, json=made)
+        if path == "/v1/agreements":
+            return httpx.Response(201, json=self.add_agreement(**{**body, "state": "proposed"}))
+        if path.endswith("/reversal"):
+            return httpx.Response(200, json=self.reversal)
+        found = re.fullmatch(r"/v1/agreements/nantes/([a-z-]+)/([a-z]+)", path)
+        assert found, path
+        for one in self.agreements:
+            if one["peer_city_id"] == found.group(1):
+                one["state"] = STATES[found.group(2)]
+                one["suspended_by_us"] = one["state"] == "suspended"
+                return httpx.Response(200, json=one)
+        return problem(404, "not_found")
+
+    def add_sent(self, **given: Any) -> dict[str, Any]:
+        """A transfer to Rennes that nobody has answered yet."""
+        made = {
+            "transfer_id": str(uuid4()),
+            "direction": "out",
+            "city_id": "nantes",
+            "peer_city_id": "rennes",
+            "minutes": 60,
+            "levy_minutes": 0,
+            "payee": str(uuid4()),
+            "memo": None,
+            "state": "sent",
+            "reason": None,
+            "overdue": False,
+            "sent_at": "2026-11-22T10:00:00Z",
+            "deadline": "2026-11-24T10:00:00Z",
+            "answered_at": None,
+            "reverses": None,
+            **given,
+        }
+        self.sent.insert(0, made)
+        return made
+
+    def add_received(self, **given: Any) -> dict[str, Any]:
+        """A transfer from Rennes that has arrived."""
+        made = {
+            "transfer_id": str(uuid4()),
+            "direction": "in",
+            "city_id": "nantes",
+            "peer_city_id": "rennes",
+            "minutes": 90,
+            "levy_minutes": 0,
+            "payee": str(uuid4()),
+            "state": "accepted",
+            "reason": None,
+            "decided_at": "2026-11-21T10:00:00Z",
+            "deadline": "2026-11-24T10:00:00Z",
+            "reverses": None,
+            **given,
+        }
+        self.received.insert(0, made)
+        return made
+
+    def add_agreement(self, peer: str = "rennes", **given: Any) -> dict[str, Any]:
+        """An agreement in force: 100 h given, 50 h received, warned from 80 %."""
+        made = {
+            "agreement_id": str(uuid4()),
+            "city_id": "nantes",
+            "peer_city_id": peer,
+            "state": "active",
+            "proposed_by_us": True,
+            "suspended_by_us": False,
+            "suspended_by_peer": False,
+            "limit_out_minutes": 6000,
+            "limit_in_minutes": 3000,
+            "soft_percent": 80,
+            "levy_out_permille": 0,
+            "levy_in_permille": 0,
+            "peer_key": KEY,
+            "version": 1,
+            "changed_at": "2026-11-01T10:00:00Z",
+            **given,
+        }
+        self.agreements.append(made)
+        return made
+
+    def add_position(
+        self, peer: str = "rennes", city: str = "nantes", **given: Any
+    ) -> dict[str, Any]:
+        made = {
+            "city_id": city,
+            "peer_city_id": peer,
+            "clearing_minutes": 0,
+            "in_transit_minutes": 0,
+            "in_transit": 0,
+            "overdue": 0,
+            "oldest_sent_at": None,
+            "returned": 0,
+            "state": "active",
+            "limit_out_minutes": 6000,
+            "limit_in_minutes": 3000,
+            "soft": False,
+            **given,
+        }
+        self.positions.append(made)
+        return made
