@@ -107,17 +107,28 @@ class World:
         return Caller(self.http, token(sub, city=city, roles=("member", role)))
 
     async def ask(
-        self, caller: Caller | None, method: str, path: str, spec: Any, things: dict[str, str]
+        self,
+        caller: Caller | None,
+        method: str,
+        path: str,
+        spec: Any,
+        things: dict[str, str],
+        *,
+        key: str | None = None,
+        another: bool = False,
     ) -> httpx.Response:
+        """`another`: a body that says something else."""
         query = {
             each["name"]: things[each["name"]]
             for each in spec.get("parameters", ())
             if each["in"] == "query" and each["name"] in things
         }
-        headers = {"Idempotency-Key": str(new_id())}
+        headers = {"Idempotency-Key": key or str(new_id())}
         if caller:
             headers["Authorization"] = f"Bearer {caller.token}"
         body = BODIES.get(f"{method} {path}")
+        if another and body is not None:
+            body = body | changed(body)
         return await self.http.request(
             method,
             filled(path, things),
@@ -138,6 +149,19 @@ class World:
             rows = await pool.fetch(f"SELECT t::text FROM \"{table}\" t WHERE city_id = 'nantes'")
             found[table] = sorted(row[0] for row in rows)
         return found
+
+
+def changed(body: dict[str, Any]) -> dict[str, Any]:
+    """Something else to say, that is as right as before."""
+    for name in ("minutes", "version", "minutes_per_month", "grace_days", "limit_out_minutes"):
+        if name in body:
+            return {name: body[name] + 1}
+    if "floor_minutes" in body:
+        return {"floor_minutes": body["floor_minutes"] - 1}
+    for name in ("title", "reason", "message"):
+        if name in body:
+            return {name: "Autre chose"}
+    return {"owner_id": str(new_id())} if "owner_id" in body else {}
 
 
 def filled(value: Any, things: dict[str, str]) -> Any:

@@ -5,14 +5,17 @@ asked for a thing of Nantes and for one that does not exist; to who may not know
 answers are the same to the letter.
 """
 
+import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 from bank_world import settings_for
-from matrix_world import BODIES, World, a_full_city, of_route
+from matrix_world import BODIES, World, a_full_city, changed, of_route
 
+from common.ids import new_id
 from timebank.app import create_app
 
 ROLES = (
@@ -125,3 +128,42 @@ async def test_a_neighbour_reads_what_is_for_all_and_nothing_of_another(world: W
         if answer.status_code == 200 and answer.json().get("items") != []:
             read.add(f"{method} {path}")
     assert read == FOR_NEIGHBOURS, read ^ FOR_NEIGHBOURS
+
+
+AT_ONCE = 5
+
+
+async def test_a_command_sent_again_and_again_is_done_once(world: World) -> None:
+    """Whoever may: at once, later, and with another body under the same key."""
+    bank, wrong, done = world.federation.bank("nantes"), [], set()
+    people = [
+        bank.caller(str(new_id()), "nantes", "steward", "mediator"),
+        bank.caller("anna"),
+        bank.caller("bruno"),
+    ]
+    for method, path, spec in world.operations:
+        if method == "GET":
+            continue
+        things = of_route(world, path)[0] | {"city_id": "nantes"}
+        for caller in people:
+            key = str(new_id())
+            send = partial(world.ask, caller, method, path, spec, things, key=key)
+            first = await asyncio.gather(*[send() for _ in range(AT_ONCE)])
+            before = await world.rows() if first[0].status_code < 300 else None
+            again = await send()
+            answers = {(each.status_code, each.text) for each in (*first, again)}
+            if len(answers) != 1:
+                wrong.append((method, path, answers))
+            if before is None:
+                continue
+            done.add(f"{method} {path}")
+            name = f"{method} {path}"
+            if changed(BODIES.get(name, {})):
+                other = await send(another=True)
+                if other.json().get("code") != "idempotency_key_reused":
+                    wrong.append((method, path, other.text))
+            if await world.rows() != before:
+                wrong.append((method, path, "changed something"))
+            break
+    assert wrong == []
+    assert len(done) > 20, done
