@@ -23,9 +23,10 @@ from timebank import consumers
 from timebank.app import create_app
 from timebank.clearing import service
 from timebank.clearing.keys import Vault
-from timebank.events import CITY_KEYS, CLEARING
+from timebank.events import CHECKPOINTS, CITY_KEYS, CLEARING, COSIGNATURES
 
 SECRET = "k" * 32
+TOPICS = [topic.name for topic in (CLEARING, CITY_KEYS, CHECKPOINTS, COSIGNATURES)]
 
 
 @dataclass
@@ -77,7 +78,7 @@ class Federation:
                 "SELECT id, topic, payload FROM outbox WHERE id > $1 AND topic = ANY($2)"
                 " ORDER BY id",
                 self.seen.get(bank.dsn, 0),
-                [CLEARING.name, CITY_KEYS.name],
+                TOPICS,
             )
             for row in rows:
                 self.seen[bank.dsn] = row["id"]

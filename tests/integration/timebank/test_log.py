@@ -319,7 +319,10 @@ async def test_the_worker_logs_what_is_posted_soon_after(
     bank: Bank, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(service, "POLL_S", 600.0)  # so that it is woken, and does not merely look
-    task = asyncio.create_task(service.keep_logging(bank.dsn, bank.pool, VAULT, lambda: NOW))
+    recalled = asyncio.Event()
+    task = asyncio.create_task(
+        service.keep_logging(bank.dsn, bank.pool, VAULT, lambda: NOW, recalled)
+    )
     try:
         for count in (1, 2):
             await pay(bank, "anna>bruno")

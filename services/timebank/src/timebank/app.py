@@ -1,5 +1,6 @@
 """The only wiring: builds the API and the worker from settings."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -28,6 +29,7 @@ from timebank.direct import DIRECT
 from timebank.events import PUBLISHED
 from timebank.holds.routes import router as holds_router
 from timebank.holds.service import keep_expiring
+from timebank.log.recall import keep_recalled
 from timebank.log.routes import router as log_router
 from timebank.log.service import keep_logging
 from timebank.pledges.routes import router as pledges_router
@@ -139,6 +141,7 @@ async def run(settings: Settings, clock: Clock = utc_now) -> None:
         relay = Relay(settings, topics_of(settings), clock)
         clearing: dict[str, Callable[[], Awaitable[None]]] = {}
         vault = vault_of(settings)
+        recalled = asyncio.Event()
         if vault is not None:
             heard = consumers.clearing_handlers(vault, clock)
             group = settings.group(consumers.CLEARING_GROUP)
@@ -146,6 +149,7 @@ async def run(settings: Settings, clock: Clock = utc_now) -> None:
             clearing = {
                 "clearing": partial(keep_clearing, pool, vault, clock),
                 "clearing-consumer": ears.run,
+                "log-recall": partial(keep_recalled, settings, pool, recalled),
             }
 
         async def ready() -> list[str]:
@@ -162,7 +166,12 @@ async def run(settings: Settings, clock: Clock = utc_now) -> None:
                 "standings": partial(keep_evaluating, pool, clock),
                 "board": partial(keep_board, pool, clock),
                 "log": partial(
-                    keep_logging, settings.database_url.get_secret_value(), pool, vault, clock
+                    keep_logging,
+                    settings.database_url.get_secret_value(),
+                    pool,
+                    vault,
+                    clock,
+                    recalled,
                 ),
                 "books": partial(
                     keep_checking,

@@ -17,7 +17,8 @@ from timebank.clearing import store as clearing_store
 from timebank.clearing.keys import Vault
 from timebank.clearing.messages import read_message
 from timebank.contributions import store as contributions
-from timebank.events import CITY_KEYS, CLEARING
+from timebank.events import CHECKPOINTS, CITY_KEYS, CLEARING, COSIGNATURES
+from timebank.log import cosigning
 from timebank.pledges import service as pledges
 from timebank.privacy import service as privacy
 from timebank.standings import store as standings_store
@@ -60,6 +61,26 @@ class CityKeyChanged(BaseModel):
     public_key: str = Field(pattern=r"^[0-9a-f]{64}$")
 
 
+class ProofFrom(BaseModel):
+    model_config = ConfigDict(extra="ignore", populate_by_name=True)
+    size: int = Field(alias="from", gt=0)
+    hashes: list[str] = Field(max_length=130)
+
+
+class CheckpointSigned(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+    city_id: str
+    note: str = Field(max_length=100_000)
+    proofs: list[ProofFrom] = Field(max_length=100)
+
+
+class CheckpointCosigned(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+    city_id: str
+    cosigner: str
+    note: str = Field(max_length=100_000)
+
+
 def clearing_handlers(vault: Vault, clock: Clock) -> dict[str, Handler]:
     """What other cities, and those of ours, say about clearing."""
 
@@ -71,7 +92,21 @@ def clearing_handlers(vault: Vault, clock: Clock) -> dict[str, Handler]:
     async def on_message(conn: Conn, event: Event) -> None:
         await clearing.hear(conn, vault, read_message(event.data), clock())
 
-    return {CITY_KEYS.name: on_key, CLEARING.name: on_message}
+    async def on_checkpoint(conn: Conn, event: Event) -> None:
+        told = CheckpointSigned.model_validate(event.data)
+        proofs = {each.size: cosigning.read_hashes(each.hashes) for each in told.proofs}
+        await cosigning.hear_checkpoint(conn, vault, told.city_id, told.note, proofs, clock())
+
+    async def on_cosignature(conn: Conn, event: Event) -> None:
+        told = CheckpointCosigned.model_validate(event.data)
+        await cosigning.hear_cosignature(conn, told.city_id, told.cosigner, told.note)
+
+    return {
+        CITY_KEYS.name: on_key,
+        CLEARING.name: on_message,
+        CHECKPOINTS.name: on_checkpoint,
+        COSIGNATURES.name: on_cosignature,
+    }
 
 
 def handlers(clock: Clock, serves: Callable[[str], bool] = lambda _: True) -> dict[str, Handler]:

@@ -1,6 +1,7 @@
 """What the time bank publishes."""
 
-from collections.abc import Sequence
+import base64
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -25,6 +26,9 @@ EXCHANGES = Topic("timebank.exchanges.v1", compacted=True)
 # What cities say to each other: signed messages, which are facts; and the keys they sign with.
 CLEARING = Topic("timebank.clearing.v1", compacted=False)
 CITY_KEYS = Topic("timebank.cities.v1", compacted=True)
+# The newest checkpoint of each city's log, and what each other city holds of it.
+CHECKPOINTS = Topic("timebank.checkpoints.v1", compacted=True)
+COSIGNATURES = Topic("timebank.cosignatures.v1", compacted=True)
 PUBLISHED = (
     STANDINGS,
     TRANSFERS,
@@ -38,6 +42,8 @@ PUBLISHED = (
     EXCHANGES,
     CLEARING,
     CITY_KEYS,
+    CHECKPOINTS,
+    COSIGNATURES,
 )
 
 STANDING_CHANGED = "timebank.standing.changed.v1"
@@ -51,6 +57,8 @@ LISTING_CHANGED = "timebank.listing.changed.v1"
 EXCHANGE_CHANGED = "timebank.exchange.changed.v1"
 CLEARING_SAID = "timebank.clearing.said.v1"
 CITY_KEY_CHANGED = "timebank.city.changed.v1"
+CHECKPOINT_SIGNED = "timebank.checkpoint.signed.v1"
+CHECKPOINT_COSIGNED = "timebank.checkpoint.cosigned.v1"
 BOOK_DIFFERS = "timebank.book.differs.v1"
 
 
@@ -229,3 +237,32 @@ def exchange_changed(exchange: Exchange) -> dict[str, Any]:
 def city_key_changed(city_id: str, public_key: bytes, *, version: int) -> dict[str, Any]:
     """The whole public state of a city as clearing knows it: its Ed25519 key, in hexadecimal."""
     return {"city_id": city_id, "version": version, "public_key": public_key.hex()}
+
+
+def checkpoint_signed(
+    city_id: str, size: int, note: str, proofs: Mapping[int, Sequence[bytes]]
+) -> dict[str, Any]:
+    """A city's newest checkpoint, and the proofs (in base64) that it goes on from earlier ones."""
+    return {
+        "city_id": city_id,
+        "version": size,
+        "note": note,
+        "proofs": [
+            {"from": earlier, "hashes": [base64.b64encode(item).decode() for item in hashes]}
+            for earlier, hashes in proofs.items()
+        ],
+    }
+
+
+def checkpoint_cosigned(
+    city_id: str, cosigner: str, size: int, note: str, *, fork: bool
+) -> dict[str, Any]:
+    """The last checkpoint of a city that another cosigned, with both signatures. `fork`: it was
+    shown one that does not go on from it."""
+    return {
+        "city_id": city_id,
+        "cosigner": cosigner,
+        "version": size,
+        "note": note,
+        "fork": fork,
+    }

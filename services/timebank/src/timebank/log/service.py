@@ -10,7 +10,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from common import db
+from common import db, outbox
 from common.clock import Clock
 from common.db import Conn, Pool
 from common.logging import get_logger
@@ -27,9 +27,10 @@ from copass_verify.merkle import (
     verify_consistency,
 )
 from copass_verify.notes import Signer, format_note, to_verifier
+from timebank import events
 from timebank.clearing import store as clearing_store
 from timebank.clearing.keys import Vault
-from timebank.log import domain, store
+from timebank.log import cosigning_store, domain, store
 from timebank.log.store import LEVEL_KEPT, Entry, Signed
 
 LINES_AT_ONCE = 4000
@@ -89,14 +90,17 @@ async def name_accounts(conn: Conn, account_ids: set[UUID]) -> dict[UUID, str]:
 # ── Checkpoints ─────────────────────────────────────────────────────────────────────────────────
 
 
-async def signer_of(conn: Conn, vault: Vault, city_id: str) -> Signer | None:
+async def signer_of(
+    conn: Conn, vault: Vault, city_id: str, *, cosigns: bool = False
+) -> Signer | None:
     """None before the city has a key."""
     sealed = await clearing_store.find_sealed_key(conn, city_id)
     if sealed is None:
         return None
     key = vault.open(sealed, city_id)
     public_key = key.public_key().public_bytes_raw()
-    return Signer(to_verifier(domain.origin_of(city_id), public_key), key)
+    verifier = to_verifier(domain.origin_of(city_id), public_key, cosigns=cosigns)
+    return Signer(verifier, key)
 
 
 async def sign_checkpoint(conn: Conn, vault: Vault, city_id: str, now: datetime) -> Signed | None:
@@ -125,7 +129,29 @@ async def sign_checkpoint(conn: Conn, vault: Vault, city_id: str, now: datetime)
     )
     signed = Signed(head.size, root, format_note(text, [signer.sign(text)]), now)
     await store.add_checkpoint(conn, city_id, signed)
+    await tell_checkpoint(conn, city_id, signed, last.size if last else 0, now)
     return signed
+
+
+async def tell_checkpoint(
+    conn: Conn, city_id: str, signed: Signed, last_size: int, now: datetime
+) -> None:
+    """Publish a checkpoint, with proofs from what was signed before and from what each cosigner
+    last saw."""
+    sizes = {last_size, *await cosigning_store.cosigned_sizes(conn, city_id)}
+    proofs = {
+        size: await consistency(conn, city_id, size, signed.size)
+        for size in sorted(sizes)
+        if 0 < size < signed.size
+    }
+    await outbox.add(
+        conn,
+        topic=events.CHECKPOINTS,
+        key=city_id,
+        type=events.CHECKPOINT_SIGNED,
+        data=events.checkpoint_signed(city_id, signed.size, signed.note, proofs),
+        now=now,
+    )
 
 
 # ── Proofs ──────────────────────────────────────────────────────────────────────────────────────
@@ -201,15 +227,20 @@ async def work_once(pool: Pool, vault: Vault | None, now: datetime) -> int:
     return done
 
 
-async def keep_logging(dsn: str, pool: Pool, vault: Vault | None, clock: Clock) -> None:
-    """The worker's task. What is posted wakes it; now and then it looks by itself."""
+async def keep_logging(
+    dsn: str, pool: Pool, vault: Vault | None, clock: Clock, recalled: asyncio.Event
+) -> None:
+    """The worker's task. What is posted wakes it; now and then it looks by itself.
+
+    Nothing is signed before `recalled`: that what others hold of our logs was looked at.
+    """
     connection = await db.connect(dsn, name="timebank-log")
     try:
         wake = asyncio.Event()
         await connection.add_listener("outbox", lambda *_: wake.set())
         while True:
             wake.clear()
-            done = await work_once(pool, vault, clock())
+            done = await work_once(pool, vault if recalled.is_set() else None, clock())
             if done == 0:
                 try:
                     async with asyncio.timeout(POLL_S):

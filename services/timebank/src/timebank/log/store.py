@@ -233,10 +233,17 @@ async def add_checkpoint(conn: Conn, city_id: str, signed: Signed) -> None:
     )
 
 
+# With the cosignatures that came since: a signature is one more line of a note.
+SELECT_SIGNED = (
+    "SELECT size, root, signed_at, note || coalesce((SELECT string_agg(line, '' ORDER BY cosigner)"
+    " FROM log_cosignature s WHERE s.city_id = c.city_id AND s.size = c.size), '') AS note"
+    " FROM log_checkpoint c WHERE city_id = $1"
+)
+
+
 async def last_checkpoint(conn: Conn, city_id: str) -> Signed | None:
     row = await conn.fetchrow(
-        "SELECT size, root, note, signed_at FROM log_checkpoint WHERE city_id = $1"
-        " ORDER BY size DESC LIMIT 1",
+        f"{SELECT_SIGNED} ORDER BY size DESC LIMIT 1",
         city_id,
     )
     return Signed(**row) if row else None
@@ -245,8 +252,7 @@ async def last_checkpoint(conn: Conn, city_id: str) -> Signed | None:
 async def list_checkpoints(conn: Conn, city_id: str, after: int, limit: int) -> list[Signed]:
     """Checkpoints of more than `after` entries, the smallest first."""
     rows = await conn.fetch(
-        "SELECT size, root, note, signed_at FROM log_checkpoint"
-        " WHERE city_id = $1 AND size > $2 ORDER BY size LIMIT $3",
+        f"{SELECT_SIGNED} AND size > $2 ORDER BY size LIMIT $3",
         city_id,
         after,
         limit,

@@ -1,0 +1,94 @@
+"""The SQL of cosigning: what others hold of our logs, and ours of theirs."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from common.db import Conn
+
+COSIGNERS_MAX = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """The last checkpoint that was cosigned; `note` with both signatures."""
+
+    size: int
+    root: bytes
+    note: str
+    seen_at: datetime
+
+
+async def cosigned_sizes(conn: Conn, city_id: str) -> list[int]:
+    """The size that each cosigner last saw."""
+    rows = await conn.fetch(
+        "SELECT cosigner, max(size) AS size FROM log_cosignature WHERE city_id = $1"
+        " GROUP BY cosigner ORDER BY 2 DESC LIMIT $2",
+        city_id,
+        COSIGNERS_MAX,
+    )
+    return [row["size"] for row in rows]
+
+
+async def cosigners_for(conn: Conn, city_id: str) -> list[tuple[str, bytes]]:
+    """Our cities that cosign another's log, each with the key that its agreement pins."""
+    rows = await conn.fetch(
+        "SELECT city_id, peer_key FROM agreement WHERE peer_city_id = $1 AND state <> 'proposed'"
+        " ORDER BY city_id",
+        city_id,
+    )
+    return [(row["city_id"], row["peer_key"]) for row in rows]
+
+
+async def key_of_peer(conn: Conn, city_id: str, cosigner: str) -> bytes | None:
+    """The key that a city's agreement with a cosigner pins."""
+    key: bytes | None = await conn.fetchval(
+        "SELECT peer_key FROM agreement WHERE city_id = $1 AND peer_city_id = $2"
+        " AND state <> 'proposed'",
+        city_id,
+        cosigner,
+    )
+    return key
+
+
+async def lock_seen(conn: Conn, cosigner: str, city_id: str) -> Seen | None:
+    row = await conn.fetchrow(
+        "SELECT size, root, note, seen_at FROM log_seen WHERE cosigner = $1 AND city_id = $2"
+        " FOR UPDATE",
+        cosigner,
+        city_id,
+    )
+    return Seen(**row) if row else None
+
+
+async def save_seen(conn: Conn, cosigner: str, city_id: str, seen: Seen) -> None:
+    await conn.execute(
+        "INSERT INTO log_seen (cosigner, city_id, size, root, note, seen_at)"
+        " VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (cosigner, city_id) DO UPDATE"
+        " SET size = EXCLUDED.size, root = EXCLUDED.root, note = EXCLUDED.note,"
+        " seen_at = EXCLUDED.seen_at",
+        cosigner,
+        city_id,
+        seen.size,
+        seen.root,
+        seen.note,
+        seen.seen_at,
+    )
+
+
+async def add_cosignature(
+    conn: Conn, city_id: str, size: int, cosigner: str, line: str, signed_at: datetime
+) -> None:
+    await conn.execute(
+        "INSERT INTO log_cosignature (city_id, size, cosigner, line, signed_at)"
+        " VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING",
+        city_id,
+        size,
+        cosigner,
+        line,
+        signed_at,
+    )
+
+
+async def halt(conn: Conn, city_id: str, why: str) -> None:
+    """Let a log sign nothing more; its head is locked."""
+    await conn.execute("UPDATE log_head SET halted = $2 WHERE city_id = $1", city_id, why)
