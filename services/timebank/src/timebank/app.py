@@ -21,6 +21,7 @@ from timebank.batcher import RUNNERS_MAX
 from timebank.board.exchanges.routes import router as exchanges_router
 from timebank.board.listings.routes import router as listings_router
 from timebank.board.worker import keep_board
+from timebank.clearing.agreements.routes import router as agreements_router
 from timebank.clearing.keys import Vault
 from timebank.clearing.routes import router as clearing_router
 from timebank.clearing.service import keep_clearing
@@ -101,6 +102,7 @@ def create_app(settings: Settings | None = None, clock: Clock = utc_now) -> Fast
             listings_router,
             exchanges_router,
             clearing_router,
+            agreements_router,
             log_router,
             privacy_router,
         ],

@@ -1,7 +1,7 @@
 """All SQL of clearing. What is between two cities changes under the lock of their agreement."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -9,29 +9,10 @@ from uuid import UUID
 import asyncpg
 
 from common.db import Conn
-from timebank.clearing.domain import Agreement, Decision, Outgoing, Prepare, RefusalReason
+from timebank.clearing.domain import Decision, Outgoing, Prepare, RefusalReason
 from timebank.clearing.messages import Message
 
 Row = asyncpg.Record
-
-
-@dataclass(frozen=True, slots=True)
-class Bond:
-    """An agreement as it is kept by `city_id`, one of its two sides."""
-
-    city_id: str
-    agreement_id: UUID
-    agreement: Agreement
-    proposed_by_us: bool
-    suspended_by_us: bool
-    suspended_by_peer: bool
-    peer_key: bytes
-    version: int
-    changed_at: datetime
-
-    @property
-    def peer_city_id(self) -> str:
-        return self.agreement.peer_city_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,113 +100,6 @@ async def find_peer_key(conn: Conn, city_id: str) -> bytes | None:
         "SELECT public_key FROM peer_city WHERE city_id = $1", city_id
     )
     return key
-
-
-# ── Agreements ──────────────────────────────────────────────────────────────────────────────────
-
-SELECT_BOND = (
-    "SELECT city_id, peer_city_id, agreement_id, state, proposed_by_us, suspended_by_us,"
-    " suspended_by_peer, limit_out_minutes, limit_in_minutes, soft_percent, levy_out_permille,"
-    " levy_in_permille, peer_key, version, changed_at FROM agreement"
-)
-
-
-def to_bond(row: Row) -> Bond:
-    return Bond(
-        city_id=row["city_id"],
-        agreement_id=row["agreement_id"],
-        agreement=Agreement(
-            peer_city_id=row["peer_city_id"],
-            state=row["state"],
-            limit_out_minutes=row["limit_out_minutes"],
-            limit_in_minutes=row["limit_in_minutes"],
-            soft_percent=row["soft_percent"],
-            levy_out_permille=row["levy_out_permille"],
-            levy_in_permille=row["levy_in_permille"],
-        ),
-        proposed_by_us=row["proposed_by_us"],
-        suspended_by_us=row["suspended_by_us"],
-        suspended_by_peer=row["suspended_by_peer"],
-        peer_key=row["peer_key"],
-        version=row["version"],
-        changed_at=row["changed_at"],
-    )
-
-
-async def lock_bond(conn: Conn, city_id: str, peer_city_id: str) -> Bond | None:
-    """The agreement of a city with another, locked until the transaction ends."""
-    row = await conn.fetchrow(
-        f"{SELECT_BOND} WHERE city_id = $1 AND peer_city_id = $2 FOR UPDATE",
-        city_id,
-        peer_city_id,
-    )
-    return to_bond(row) if row else None
-
-
-async def list_bonds(conn: Conn, city_id: str | None) -> list[Bond]:
-    rows = await conn.fetch(
-        f"{SELECT_BOND} WHERE $1::text IS NULL OR city_id = $1 ORDER BY city_id, peer_city_id",
-        city_id,
-    )
-    return [to_bond(row) for row in rows]
-
-
-async def save_bond(conn: Conn, bond: Bond, *, change: str, by: str, now: datetime) -> Bond:
-    """Write an agreement and its history; the caller holds its lock, or it is new."""
-    saved = replace(bond, version=bond.version + 1, changed_at=now)
-    agreement = saved.agreement
-    await conn.execute(
-        "INSERT INTO agreement (city_id, peer_city_id, agreement_id, state, proposed_by_us,"
-        " suspended_by_us, suspended_by_peer, limit_out_minutes, limit_in_minutes, soft_percent,"
-        " levy_out_permille, levy_in_permille, peer_key, version, changed_at)"
-        " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)"
-        " ON CONFLICT (city_id, peer_city_id) DO UPDATE SET"
-        " agreement_id = EXCLUDED.agreement_id, state = EXCLUDED.state,"
-        " proposed_by_us = EXCLUDED.proposed_by_us, suspended_by_us = EXCLUDED.suspended_by_us,"
-        " suspended_by_peer = EXCLUDED.suspended_by_peer,"
-        " limit_out_minutes = EXCLUDED.limit_out_minutes,"
-        " limit_in_minutes = EXCLUDED.limit_in_minutes, soft_percent = EXCLUDED.soft_percent,"
-        " levy_out_permille = EXCLUDED.levy_out_permille,"
-        " levy_in_permille = EXCLUDED.levy_in_permille, peer_key = EXCLUDED.peer_key,"
-        " version = EXCLUDED.version, changed_at = EXCLUDED.changed_at",
-        saved.city_id,
-        agreement.peer_city_id,
-        saved.agreement_id,
-        agreement.state,
-        saved.proposed_by_us,
-        saved.suspended_by_us,
-        saved.suspended_by_peer,
-        agreement.limit_out_minutes,
-        agreement.limit_in_minutes,
-        agreement.soft_percent,
-        agreement.levy_out_permille,
-        agreement.levy_in_permille,
-        saved.peer_key,
-        saved.version,
-        now,
-    )
-    await conn.execute(
-        "INSERT INTO agreement_history (city_id, peer_city_id, version, change, agreement,"
-        " changed_by, changed_at) VALUES ($1, $2, $3, $4, $5, $6, $7)",
-        saved.city_id,
-        agreement.peer_city_id,
-        saved.version,
-        change,
-        asdict(agreement),
-        by,
-        now,
-    )
-    return saved
-
-
-async def list_history(conn: Conn, city_id: str, peer_city_id: str) -> list[dict[str, Any]]:
-    rows = await conn.fetch(
-        "SELECT version, change, agreement, changed_by, changed_at FROM agreement_history"
-        " WHERE city_id = $1 AND peer_city_id = $2 ORDER BY version",
-        city_id,
-        peer_city_id,
-    )
-    return [dict(row) for row in rows]
 
 
 # ── Transfers that leave ────────────────────────────────────────────────────────────────────────

@@ -1,0 +1,1 @@
+"""Agreements between cities: without one, no minutes cross."""
