@@ -4,120 +4,26 @@ The fields are those of the OpenAPI: bodies and queries, each sent what its type
 of every range, and what has fooled other parsers. Everything else in the request is right.
 """
 
-import copy
 import json
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from matrix_world import BODIES, World, a_full_city, filled, of_route
+from nonsense import QUERIES, VALUES, places, what_is_wrong, written
 
 from common.ids import new_id
 
 SEED = 22112026
-# Written as they are sent: most are no JSON that a library would write.
-VALUES = (
-    "NaN",
-    "Infinity",
-    "-Infinity",
-    "1e400",
-    "9007199254740992",
-    "9223372036854775808",
-    "-1",
-    "0",
-    "1.5",
-    "true",
-    "null",
-    '"1_000"',
-    '"١٢"',
-    '"12"',
-    '"a\\u0000b"',
-    '"a\\u202eb"',
-    '"\\ud800"',
-    '"0001-01-01"',
-    '"9999-12-31"',
-    '"2026-02-30"',
-    '"9999-12-31T23:59:59Z"',
-    '"0001-01-01T00:00:00+14:00"',
-    '"' + "x" * 3000 + '"',
-    '""',
-    "[]",
-    "{}",
-    "[" * 100_000 + "]" * 100_000,
-    "[" * 500 + "]" * 500,
-)
-QUERIES = (
-    "NaN",
-    "1e400",
-    "9223372036854775808",
-    "-1",
-    "0",
-    "true",
-    "1_000",
-    "١٢",
-    "null",
-    "\u202e",
-    "0001-01-01",
-    "9999-12-31",
-    "9999-12-31T23:59:59Z",
-    "0001-01-01T00:00:00+14:00",
-    "2026-02-30",
-    "0000-00",
-    "x" * 3000,
-    "",
-    "%",
-    "'; --",
-)
-MARK = "@here@"
 
 
 @pytest.fixture
 async def world(make_database: Callable[[str, Path], Awaitable[str]]) -> AsyncIterator[World]:
     async with a_full_city(make_database) as made:
         yield made
-
-
-def resolve(schema: dict[str, Any], components: dict[str, Any]) -> dict[str, Any]:
-    while "$ref" in schema:
-        schema = components[schema["$ref"].rsplit("/", 1)[-1]]
-    return schema
-
-
-def places(
-    schema: dict[str, Any], components: dict[str, Any], at: tuple[Any, ...] = ()
-) -> Iterator[tuple[Any, ...]]:
-    """The ways to every field of a body, the first item of each list."""
-    schema = resolve(schema, components)
-    if at:
-        yield at
-    for option in schema.get("anyOf", schema.get("oneOf", ())):
-        yield from (each for each in places(option, components, at) if each != at)
-    for name, each in schema.get("properties", {}).items():
-        yield from places(each, components, (*at, name))
-    if "items" in schema:
-        yield from places(schema["items"], components, (*at, 0))
-
-
-def written(body: Any, at: tuple[Any, ...], value: str) -> str:
-    """The body as text, with this in this place."""
-
-    whole = copy.deepcopy(body)
-    here = whole
-    for step in at[:-1]:
-        if isinstance(step, int):
-            if not here:
-                here.append({})
-            here = here[0]
-        else:
-            here = here.setdefault(step, [] if at[at.index(step) + 1] == 0 else {})
-    if isinstance(here, list):
-        here[:1] = [MARK]
-    else:
-        here[at[-1]] = MARK
-    return json.dumps(whole).replace(f'"{MARK}"', value)
 
 
 async def counts(world: World) -> dict[str, int]:
@@ -127,20 +33,6 @@ async def counts(world: World) -> dict[str, int]:
         " AND table_type = 'BASE TABLE' ORDER BY table_name"
     )
     return {table: await pool.fetchval(f'SELECT count(*) FROM "{table}"') for (table,) in tables}
-
-
-def what_is_wrong(answer: httpx.Response) -> str | None:
-    """Why an answer to nonsense is not a good one. Some values are right for some fields."""
-    if answer.status_code >= 500:
-        return "fails"
-    if answer.status_code < 400:
-        return None
-    if answer.headers["content-type"] != "application/problem+json":
-        return "is no problem document"
-    problem = answer.json()
-    if answer.status_code == 422 and not problem["errors"] and problem["code"] == "invalid":
-        return "names no field"
-    return None
 
 
 async def ask(world: World, method: str, path: str, **sent: Any) -> httpx.Response:
