@@ -239,9 +239,7 @@ class Board:
                 assert left == [0, one.deposit_minutes]
 
     def no_more_is_promised_than_there_is(self) -> None:
-        promised = sum(
-            one.quantity or 0 for one in self.exchanges.values() if one.status in TAKING
-        )
+        promised = sum(one.quantity or 0 for one in self.exchanges.values() if one.status in TAKING)
         assert self.listing.taken == promised
         assert promised <= (self.listing.quantity or 0)
 
