@@ -25,6 +25,7 @@ from timebank.clearing import service as clearing
 from timebank.clearing.keys import Vault
 from timebank.domain import Actor, Leg, TransferRequest
 from timebank.log import service, store
+from timebank.privacy import service as privacy
 from timebank.service import Submission, post_transfers
 
 VAULT = Vault(SECRET)
@@ -254,7 +255,10 @@ async def test_a_name_without_its_salt_says_nothing_and_still_verifies(bank: Ban
     await pay(bank, "anna>bruno")
     await service.work_once(bank.pool, VAULT, NOW)
     before = await entries(bank)
-    await bank.pool.execute("UPDATE log_account SET salt = NULL")
+    async with bank.pool.acquire() as conn, conn.transaction():
+        await privacy.forget(conn, bank.members["anna"], NOW)
+    salted = await bank.pool.fetch("SELECT account_id FROM log_account WHERE salt IS NOT NULL")
+    assert [row["account_id"] for row in salted] == [bank.accounts["bruno"]]
     await pay(bank, "bruno>anna")
     await service.work_once(bank.pool, VAULT, NOW + timedelta(minutes=1))
     after = await entries(bank)

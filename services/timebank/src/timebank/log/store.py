@@ -149,13 +149,25 @@ async def names_of(conn: Conn, account_ids: Collection[UUID]) -> dict[UUID, str]
 
 
 async def add_names(conn: Conn, names: Mapping[UUID, tuple[str, bytes]]) -> None:
-    """Give accounts their names, each with the salt that it was made with."""
+    """Give accounts their names, each with the salt that it was made with; the salt of one whose
+    owner was erased meanwhile is not kept."""
     await conn.execute(
         "INSERT INTO log_account (account_id, name, salt, version)"
-        " SELECT a, n, s, 0 FROM unnest($1::uuid[], $2::text[], $3::bytea[]) AS t (a, n, s)",
+        " SELECT a, n, CASE WHEN m.status = 'erased' THEN NULL ELSE s END, 0"
+        " FROM unnest($1::uuid[], $2::text[], $3::bytea[]) AS t (a, n, s)"
+        " JOIN account ON account.account_id = a LEFT JOIN member m ON m.member_id = owner_id",
         list(names),
         [name for name, _ in names.values()],
         [salt for _, salt in names.values()],
+    )
+
+
+async def forget(conn: Conn, member_id: UUID) -> None:
+    """Without their salts, the names that a member's accounts have in the log are nobody's."""
+    await conn.execute(
+        "UPDATE log_account SET salt = NULL WHERE salt IS NOT NULL AND account_id IN"
+        " (SELECT account_id FROM account WHERE owner_id = $1 AND kind = 'member')",
+        member_id,
     )
 
 

@@ -18,6 +18,7 @@ from timebank.contributions import store as contributions_store
 from timebank.domain import Actor, Rejected
 from timebank.holds import service as holds
 from timebank.holds import store as holds_store
+from timebank.log import store as log_store
 from timebank.pledges import service as pledges_service
 from timebank.pledges import store as pledges
 from timebank.privacy import store
@@ -45,6 +46,7 @@ FORGETS = (
     solidarity.forget,
     rent.forget,
     clearing_store.forget,
+    log_store.forget,
 )
 
 
