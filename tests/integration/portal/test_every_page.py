@@ -54,6 +54,12 @@ PAGES = (
     f"/board/{MINE}/edit",
     "/board/exchanges",
     f"/board/exchanges/{EXCHANGE}",
+    "/cities",
+    "/cities/propose",
+    "/cities/with/rennes",
+    "/cities/with/rennes/transfers",
+    "/cities/with/rennes/transfers?side=received",
+    "/cities/positions",
     "/notices",
     "/notices/preferences",
     "/me",
@@ -82,6 +88,14 @@ FORMS = {
         "from_0": MARKUP,
     },
     f"/board/{LISTING}": {"message": MARKUP, "minutes": MARKUP},
+    "/cities/propose": {
+        "peer": MARKUP,
+        "limit_out": MARKUP,
+        "limit_in": MARKUP,
+        "soft": MARKUP,
+        "levy_out": MARKUP,
+        "levy_in": MARKUP,
+    },
     "/notices/preferences": {"email": MARKUP, "language": MARKUP},
     "/me/erase": {"password": MARKUP},
 }
@@ -93,7 +107,7 @@ def full(network: FakeNetwork) -> FakeNetwork:
     network.me |= {
         "member_id": ME,
         "display_name": MARKUP,
-        "roles": ["member", "steward", "operator", "mediator"],
+        "roles": ["member", "steward", "operator", "mediator", "auditor"],
     }
     network.add_person(MARKUP, PAUL)
     network.add_place(MARKUP, address=MARKUP, attribution=MARKUP)
@@ -122,7 +136,22 @@ def full(network: FakeNetwork) -> FakeNetwork:
     step = {"giver_id": ME, "confirmer_id": PAUL, "minutes": 60, "percent": 80}
     network.hours.flags.append({"steps": [step], "reason": {"fr": MARKUP, "en": MARKUP}})
     network.clearing.add_agreement(MARKUP)
-    network.clearing.add_agreement()
+    network.clearing.add_agreement(state="proposed", proposed_by_us=False, peer_key=MARKUP)
+    network.clearing.add_position()
+    network.clearing.add_position(MARKUP, MARKUP)
+    network.cities.append({"city_id": "rennes", "name": MARKUP})
+    network.clearing.changes += [
+        {
+            "version": 1,
+            "change": "proposed",
+            "agreement": {"limit_out_minutes": 60, "limit_in_minutes": 60},
+            "changed_by": author,
+            "changed_at": "2026-11-01T10:00:00Z",
+        }
+        for author in (PAUL, MARKUP)
+    ]
+    network.clearing.add_sent(payee=PAUL, state="settled", memo=MARKUP)
+    network.clearing.add_received(payee=PAUL)
     network.clearing.add_sent(
         transfer_id=CROSSED, payee=PAUL, memo=MARKUP, state="returned", reason=MARKUP
     )
@@ -192,7 +221,9 @@ async def test_names_that_are_newer_than_the_portal_fail_no_page(
     full.board.matches[0]["reasons"][0]["code"] = new
     full.board.matches[0]["reasons"][1] = {"code": "category", "points": 1, "value": new}
     full.clearing.sent[0]["state"] = full.clearing.received[0]["state"] = new
-    full.clearing.agreements[0]["state"] = new
+    for one in (*full.clearing.agreements, *full.clearing.positions):
+        one["state"] = new
+    full.clearing.changes[0]["change"] = new
     full.postings[0]["kind"] = full.news.notices[0]["kind"] = new
     for path in PAGES:
         assert (await signed_in.get(path)).status_code == 200, path
@@ -213,13 +244,19 @@ def owner(path: str) -> str:
         return "places"
     if path.startswith(("/co-pass", "/notices")):
         return "identity"
-    if path.startswith(("/time", "/board")):
+    if path.startswith(("/time", "/board", "/cities")):
         return "timebank"
     return ""
 
 
 # Forms that can be shown, and filled in, whatever is away.
-ALWAYS = ("/time/log", "/time/statement", "/time/solidarity/give", "/time/solidarity/ask")
+ALWAYS = (
+    "/time/log",
+    "/time/statement",
+    "/time/solidarity/give",
+    "/time/solidarity/ask",
+    "/cities/propose",
+)
 
 
 @pytest.mark.parametrize("service", ["identity", "timebank", "places", "access"])
@@ -258,6 +295,10 @@ async def test_no_form_fails_for_services_that_are_away(
         "whom": "commons",
         "person": "Paul Martin",
         "purpose": "pledge",
+        "peer": "rennes",
+        "limit_out": "100h",
+        "limit_in": "0",
+        "soft": "80",
         "kind": "offer",
         "what": "service",
         "title": "x",
@@ -295,6 +336,10 @@ async def test_pages_of_members_are_for_members(visitor: httpx.AsyncClient, path
         f"/board/{MINE}/edit",
         f"/board/{MINE}/close",
         f"/board/exchanges/{EXCHANGE}/agree",
+        "/cities/propose",
+        "/cities/with/rennes/accept",
+        "/cities/with/rennes/end",
+        f"/cities/with/rennes/transfers/{CROSSED}/take-back",
         "/notices/read-all",
         f"/notices/{NOTICE}",
         "/notices/preferences",

@@ -48,6 +48,9 @@ FAMILIES = (
     "standing.",
     "crossing.state_",
     "crossing.because_",
+    "agreement.state_",
+    "agreement.change_",
+    "agreement.do_",
 )
 
 
@@ -143,6 +146,11 @@ def named_by_services() -> list[str]:
         "me": [f"seen_by_{one}" for one in VISIBILITIES],
         "found": board.FOUND_IN,
         "match": board.MATCH_CODES,
+        "agreement": [
+            *(f"state_{state}" for state in (*clearing.AGREEMENT_STATES, "to_accept", "unknown")),
+            *(f"change_{change}" for change in (*clearing.CHANGES, "other")),
+            *(f"do_{step}{end}" for step in clearing.STEPS for end in ("", "_text")),
+        ],
         "crossing": [
             *(
                 f"state_{state}"

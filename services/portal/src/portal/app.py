@@ -19,6 +19,7 @@ from common.web import Edge, health_router
 from portal import __version__
 from portal.board import exchanges, listings, search
 from portal.cities import CityZones
+from portal.clearing import cities, positions
 from portal.clearing import routes as clearing
 from portal.contributions import routes as contributions
 from portal.me import routes as me
@@ -107,6 +108,8 @@ def create_app(
         home,
         time,
         clearing,
+        cities,
+        positions,
         contributions,
         pledges,
         solidarity,
