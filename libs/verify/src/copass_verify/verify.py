@@ -7,13 +7,13 @@ the size of the files.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain, repeat
+from itertools import chain, islice, repeat
 
 from copass_verify.bundle import Bundle, CityFiles
 from copass_verify.checkpoints import Checkpoint, WrongCheckpoint, parse_checkpoint
 from copass_verify.crossings import Fault, Ledger, pair
 from copass_verify.entries import Book, WrongEntry
-from copass_verify.merkle import Frontier, hash_leaf
+from copass_verify.merkle import Frontier, hash_leaf, root_of
 from copass_verify.messages import read_message
 from copass_verify.notes import COSIGNS, Verifier, WrongNote, open_note
 
@@ -240,9 +240,7 @@ class CityCheck:
         self.own_last = max(own, default=0)
         self.book = Book(self.city)
         self.ledger = Ledger(self.city, own[self.own_last].time if own else 0)
-        # Trees over the entries, and over the hashes that the bundle has beside them.
         self.entries = Frontier()
-        self.leaves = Frontier()
         self.good_size = 0
         self.changed: int | None = None
         self.broken_at: int | None = None
@@ -270,8 +268,6 @@ class CityCheck:
     def add(self, index: int, raw: bytes, leaf: bytes) -> None:
         hashed = hash_leaf(raw)
         self.entries.append(hashed)
-        if leaf:
-            self.leaves.append(leaf)
         if leaf != hashed and self.changed is None:
             self.changed = index
         try:
@@ -296,7 +292,7 @@ class CityCheck:
             return
         self.broken_at = size
         whose = "" if size in self.own else " in another bundle"
-        if self.changed is not None and self.leaves.size == size and self.leaves.root() == root:
+        if self.changed is not None and self.leaves_root(size) == root:
             what = f"it is not the entry that was signed, in the checkpoint of {size}{whose}"
             self.tell(self.changed, None, what)
         else:
@@ -305,6 +301,10 @@ class CityCheck:
                 f" entries is not that of the checkpoint{whose}"
             )
             self.tell(self.good_size, None, what)
+
+    def leaves_root(self, size: int) -> bytes:
+        """The root over the hashes that the bundle has beside its entries."""
+        return root_of(islice(self.files.leaves(), size))
 
     def tell(self, index: int, transfer: str | None, what: str) -> None:
         self.report.tell(Fault(self.city, index, transfer, what))
