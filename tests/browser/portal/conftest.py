@@ -46,7 +46,7 @@ def network() -> FakeNetwork:
             "member_id": "0192f000-0000-7000-8000-000000000001",
             "city_id": "nantes",
             "display_name": "Claire Démo",
-            "roles": ["member", "operator", "steward", "mediator"],
+            "roles": ["member", "operator", "steward", "mediator", "auditor"],
         }
     )
     for name in ("Atelier du Port", "La Fabrique-des-mots-interminablement-composés", "Halle"):
@@ -107,10 +107,45 @@ def add_life(fake: FakeNetwork) -> None:
         }
     ]
     fake.board.add_exchange(mine, exchange_id=EXCHANGE, message="Pour deux jours.")
+    add_cities(fake)
     fake.news.add("exchange.requested", "Quelqu’un s’y intéresse.", exchange_id=EXCHANGE)
     fake.news.add("pledge.met", "Votre engagement est tenu.")["read_at"] = "2026-11-22T10:00:00Z"
 
 
+def add_cities(fake: FakeNetwork) -> None:
+    """Agreements, a transfer each way, and six cities with long names in the matrix."""
+    clearing = fake.clearing
+    clearing.add_agreement(levy_out_permille=25)
+    clearing.add_agreement("saint-denis", state="proposed", proposed_by_us=False)
+    clearing.changes.append(
+        {
+            "change": "proposed",
+            "agreement": {"limit_out_minutes": 6000, "limit_in_minutes": 3000},
+            "changed_by": "saint-denis",
+            "changed_at": "2026-11-01T10:00:00Z",
+        }
+    )
+    clearing.add_sent(transfer_id=CROSSED, payee=PAUL, state="returned", reason="payee_closed")
+    clearing.add_sent(state="settled")
+    clearing.add_received()
+    names = ("nantes", "rennes", "aix-en-provence", "clermont-ferrand", "lyon", "saint-denis")
+    fake.cities += [{"city_id": name, "name": name.title()} for name in names]
+    for city in names:
+        for peer in names:
+            if peer != city:
+                clearing.add_position(
+                    peer,
+                    city,
+                    clearing_minutes=5700 if city < peer else -5700,
+                    in_transit_minutes=60,
+                    in_transit=1,
+                    overdue=1,
+                    oldest_sent_at="2026-11-20T10:00:00Z",
+                    soft=True,
+                )
+
+
+CROSSED = "0192f000-0000-7000-8000-0000000000fb"
 DISPUTED = "0192f000-0000-7000-8000-0000000000d1"
 MINE = "0192f000-0000-7000-8000-0000000000e1"
 EXCHANGE = "0192f000-0000-7000-8000-0000000000f1"

@@ -26,6 +26,9 @@ COLOURED = (
     "/board?near=Halle",
     "/board/new",
     "/board/exchanges",
+    "/time/between",
+    "/cities/with/saint-denis",
+    "/cities/positions",
     "/notices",
     "/me/erase",
 )
@@ -53,6 +56,13 @@ MEMBER_PAGES = (
     "/board/mine",
     "/board/matches",
     "/board/exchanges",
+    "/time/between",
+    "/cities",
+    "/cities/propose",
+    "/cities/with/rennes",
+    "/cities/with/saint-denis",
+    "/cities/with/rennes/transfers",
+    "/cities/positions",
     "/notices",
     "/notices/preferences",
     "/me",
@@ -77,6 +87,7 @@ def paths_of(network: FakeNetwork) -> list[str]:
         f"/board/{mine}",
         f"/board/{mine}/edit",
         f"/board/exchanges/{exchange}",
+        f"/time/between/{network.clearing.sent[1]['transfer_id']}",
     ]
 
 
