@@ -57,8 +57,8 @@ class FakeClearing:
             "/v1/agreements": self.agreements,
         }
         if path in lists:
-            peer = asked.get("peer_city_id")
-            return listed([x for x in lists[path] if peer in (None, x["peer_city_id"])], asked)
+            wanted = {n: asked[n] for n in ("city_id", "peer_city_id") if n in asked}
+            return listed([x for x in lists[path] if wanted.items() <= x.items()], asked)
         if path.endswith("/history"):
             return httpx.Response(200, json={"items": self.changes})
         for one in self.sent:
