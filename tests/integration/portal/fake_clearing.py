@@ -152,6 +152,7 @@ class FakeClearing:
             "levy_out_permille": 0,
             "levy_in_permille": 0,
             "peer_key": KEY,
+            "own_key": KEY[::-1],
             "version": 1,
             "changed_at": "2026-11-01T10:00:00Z",
             **given,

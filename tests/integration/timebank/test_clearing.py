@@ -350,6 +350,15 @@ async def test_positions_and_what_is_soft(federation: Federation) -> None:
     assert {name: position[name] for name in expected} == expected
 
 
+async def test_each_city_can_read_its_own_key_to_the_other(agreed: Federation) -> None:
+    seen = {}
+    for city in ("nantes", "bourges"):
+        (item,) = (await agreed.steward(city).get("agreements", city_id=city)).json()["items"]
+        seen[city] = (item["own_key"], item["peer_key"])
+    assert seen["nantes"] == tuple(reversed(seen["bourges"]))
+    assert all(len(key) == 64 for key in seen["nantes"])
+
+
 async def test_two_proposals_at_once_become_one_agreement(federation: Federation) -> None:
     for a, b in (("nantes", "bourges"), ("bourges", "nantes")):
         body = {"city_id": a, "peer_city_id": b, "limit_out_minutes": 60, "limit_in_minutes": 60}

@@ -46,7 +46,7 @@ from timebank.holds import service as holds
 from timebank.holds.domain import Hold
 from timebank.settings import as_app_role
 
-STEPS = int(os.environ.get("LAW_STEPS", "300"))
+STEPS = int(os.environ.get("LAW_STEPS", "200"))
 STEPS_A_LIFE = 25
 
 

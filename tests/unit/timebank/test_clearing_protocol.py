@@ -33,7 +33,7 @@ from timebank.clearing.domain import Agreement, Decision, Outgoing, Prepare
 MEMBERS = 3
 FLOOR = -600
 STEPS = 60
-EXAMPLES = 100
+EXAMPLES = 70
 
 
 TROUBLES = st.sampled_from(

@@ -117,6 +117,11 @@ UNSAFE_FAST: Mapping[str, str] = {
     "synchronous_commit": "off",
     "full_page_writes": "off",
     "max_connections": "200",
+    # Hundreds of databases come and go: nothing of them is worth tidying up, or sending on.
+    "autovacuum": "off",
+    "wal_level": "minimal",
+    "max_wal_senders": "0",
+    "jit": "off",
 }
 
 

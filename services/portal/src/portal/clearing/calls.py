@@ -103,6 +103,11 @@ class Use:
         return min(999, self.minutes * 100 // self.limit) if self.limit else 100
 
 
+def in_fours(key: str) -> str:
+    """A key in groups of four, as one reads it to somebody."""
+    return " ".join(key[i : i + 4] for i in range(0, len(key), 4))
+
+
 class Agreement(View):
     agreement_id: UUID
     city_id: str
@@ -117,6 +122,7 @@ class Agreement(View):
     levy_out_permille: int
     levy_in_permille: int
     peer_key: str
+    own_key: str | None = None
 
     @property
     def to_accept(self) -> bool:
@@ -133,8 +139,11 @@ class Agreement(View):
 
     @property
     def spelt_key(self) -> str:
-        """The key in groups of four, as one reads it to somebody."""
-        return " ".join(self.peer_key[i : i + 4] for i in range(0, len(self.peer_key), 4))
+        return in_fours(self.peer_key)
+
+    @property
+    def own_spelt_key(self) -> str:
+        return in_fours(self.own_key or "")
 
     def used(self, minutes: int, limit: int) -> Use:
         return Use(minutes, limit, bool(limit) and minutes * 100 >= limit * self.soft_percent)

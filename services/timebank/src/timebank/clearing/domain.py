@@ -326,8 +326,8 @@ def arrival_legs(prepare: Prepare, payee: Account, pair: Pair, levy: int) -> tup
 
 
 def is_soft(minutes: int, limit_minutes: int, soft_percent: int) -> bool:
-    """Whether so much of a limit is used that people are warned."""
-    return minutes * 100 >= limit_minutes * soft_percent
+    """Whether so much of a limit is used that people are warned; nothing used is no reason."""
+    return minutes > 0 and minutes * 100 >= limit_minutes * soft_percent
 
 
 def difference(ours: int, theirs: int) -> int:

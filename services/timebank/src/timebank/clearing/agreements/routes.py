@@ -47,7 +47,7 @@ class AcceptBody(Body):
 
 class AgreementView(BaseModel):
     """`peer_key`: the Ed25519 key that is pinned, in hexadecimal; compare it with what the other
-    city's stewards read to you."""
+    city's stewards read to you. `own_key`: what you read to them; null until the city has one."""
 
     agreement_id: UUID
     city_id: str
@@ -62,6 +62,7 @@ class AgreementView(BaseModel):
     levy_out_permille: int
     levy_in_permille: int
     peer_key: str
+    own_key: str | None
     version: int
     changed_at: datetime
 
@@ -98,6 +99,7 @@ def view_bond(bond: Bond) -> AgreementView:
         levy_out_permille=agreement.levy_out_permille,
         levy_in_permille=agreement.levy_in_permille,
         peer_key=bond.peer_key.hex(),
+        own_key=bond.own_key.hex() if bond.own_key else None,
         version=bond.version,
         changed_at=bond.changed_at,
     )

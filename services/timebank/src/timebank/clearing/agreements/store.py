@@ -24,6 +24,8 @@ class Bond:
     peer_key: bytes
     version: int
     changed_at: datetime
+    # The key with which `city_id` itself signs: what its stewards read to those of the peer.
+    own_key: bytes | None = None
 
     @property
     def peer_city_id(self) -> str:
@@ -33,7 +35,9 @@ class Bond:
 SELECT_BOND = (
     "SELECT city_id, peer_city_id, agreement_id, state, proposed_by_us, suspended_by_us,"
     " suspended_by_peer, limit_out_minutes, limit_in_minutes, soft_percent, levy_out_permille,"
-    " levy_in_permille, peer_key, version, changed_at FROM agreement"
+    " levy_in_permille, peer_key, version, changed_at,"
+    " (SELECT public_key FROM city_key WHERE city_key.city_id = agreement.city_id) AS own_key"
+    " FROM agreement"
 )
 
 
@@ -56,6 +60,7 @@ def to_bond(row: asyncpg.Record) -> Bond:
         peer_key=row["peer_key"],
         version=row["version"],
         changed_at=row["changed_at"],
+        own_key=row["own_key"],
     )
 
 
@@ -81,7 +86,7 @@ async def save_bond(conn: Conn, bond: Bond, *, change: str, by: str, now: dateti
     """Write an agreement and its history; the caller holds its lock, or it is new."""
     saved = replace(bond, version=bond.version + 1, changed_at=now)
     agreement = saved.agreement
-    await conn.execute(
+    own_key = await conn.fetchval(
         "INSERT INTO agreement (city_id, peer_city_id, agreement_id, state, proposed_by_us,"
         " suspended_by_us, suspended_by_peer, limit_out_minutes, limit_in_minutes, soft_percent,"
         " levy_out_permille, levy_in_permille, peer_key, version, changed_at)"
@@ -94,7 +99,8 @@ async def save_bond(conn: Conn, bond: Bond, *, change: str, by: str, now: dateti
         " limit_in_minutes = EXCLUDED.limit_in_minutes, soft_percent = EXCLUDED.soft_percent,"
         " levy_out_permille = EXCLUDED.levy_out_permille,"
         " levy_in_permille = EXCLUDED.levy_in_permille, peer_key = EXCLUDED.peer_key,"
-        " version = EXCLUDED.version, changed_at = EXCLUDED.changed_at",
+        " version = EXCLUDED.version, changed_at = EXCLUDED.changed_at"
+        " RETURNING (SELECT public_key FROM city_key WHERE city_key.city_id = agreement.city_id)",
         saved.city_id,
         agreement.peer_city_id,
         saved.agreement_id,
@@ -122,7 +128,7 @@ async def save_bond(conn: Conn, bond: Bond, *, change: str, by: str, now: dateti
         by,
         now,
     )
-    return saved
+    return replace(saved, own_key=own_key)
 
 
 async def list_history(conn: Conn, city_id: str, peer_city_id: str) -> list[dict[str, Any]]:
