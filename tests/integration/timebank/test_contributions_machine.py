@@ -43,7 +43,7 @@ from timebank.domain import Actor, Rejected
 from timebank.service import CityState, MemberState
 from timebank.settings import as_app_role
 
-STEPS = int(os.environ.get("LAW_STEPS", "150"))
+STEPS = int(os.environ.get("LAW_STEPS", "300"))
 STEPS_A_LIFE = 20
 START = datetime(2026, 11, 22, 10, 0, tzinfo=UTC)
 # What must have happened for the laws to mean anything.
