@@ -5,9 +5,9 @@ VENV := $(ROOT)/.venv
 RUN := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 PACKAGES := $(patsubst %/pyproject.toml,%,$(wildcard $(ROOT)/libs/*/pyproject.toml \
-	$(ROOT)/services/*/pyproject.toml $(ROOT)/tools/pyproject.toml))
+	$(ROOT)/services/*/pyproject.toml $(ROOT)/tools/pyproject.toml $(ROOT)/edge/pyproject.toml))
 MIGRATIONS = $(wildcard $(ROOT)/libs/common/src/common/migrations/*.sql $(ROOT)/services/*/src/*/migrations/*.sql)
-CODE = libs services tools tests
+CODE = libs services tools edge tests
 # The first of these that is 3.11 or later.
 PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3,$(shell command -v $(name))))
 WORKERS ?= 2
@@ -32,7 +32,7 @@ $(STAMP): $(ROOT)/requirements.lock $(addsuffix /pyproject.toml,$(PACKAGES))
 	@"$(RUN)" -m pip install --quiet --disable-pip-version-check --require-hashes -r "$(VENV)/uv.lock"
 	@"$(VENV)/bin/uv" pip install --quiet --python "$(RUN)" --require-hashes -r "$(ROOT)/requirements.lock"
 	@"$(VENV)/bin/uv" pip install --quiet --python "$(RUN)" --no-deps --no-build-isolation $(addprefix -e ,$(foreach one,$(PACKAGES),"$(one)"))
-	@"$(RUN)" -m compileall -q "$(ROOT)/libs" "$(ROOT)/services" "$(ROOT)/tools"
+	@"$(RUN)" -m compileall -q "$(ROOT)/libs" "$(ROOT)/services" "$(ROOT)/tools" "$(ROOT)/edge"
 	@touch "$@"
 
 up: $(STAMP) ## Start the whole network; DETACH=1 returns when it is ready
@@ -81,7 +81,7 @@ test-faults: $(STAMP) ## Tests that kill real processes
 
 lint: $(STAMP) ## Style, types, imports, migrations
 	@cd "$(ROOT)" && "$(VENV)/bin/ruff" check $(CODE) && "$(VENV)/bin/ruff" format --check $(CODE)
-	@cd "$(ROOT)" && "$(VENV)/bin/mypy" libs/*/src services/*/src tools/src
+	@cd "$(ROOT)" && "$(VENV)/bin/mypy" libs/*/src services/*/src tools/src edge/src
 	@cd "$(ROOT)" && PYTHONWARNINGS=ignore "$(VENV)/bin/lint-imports" --no-cache
 	@cd "$(ROOT)" && "$(VENV)/bin/squawk" --config .squawk.toml $(MIGRATIONS)
 

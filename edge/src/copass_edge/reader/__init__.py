@@ -1,0 +1,1 @@
+"""The reader program: a credential in, a relay out; asks the access service, or decides alone."""
