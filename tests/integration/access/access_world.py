@@ -17,7 +17,6 @@ from aiokafka import AIOKafkaProducer
 from fastapi import FastAPI
 
 import access
-from access import domain
 from access.app import create_app
 from access.consumers import HANDLERS
 from access.events import (
@@ -44,6 +43,7 @@ from common.ntag424 import KEY_FILE_READ, KeySet, Picc
 from common.outbox import Relay
 from common.problems import unauthenticated
 from common.worker import keep_running
+from copass_tap.credentials import credential_hash
 
 MIGRATIONS = Path(access.__file__).parent / "migrations"
 PEPPER = "p" * 32
@@ -279,7 +279,7 @@ class Person:
 
     @property
     def card_key(self) -> str:
-        return f"card:{domain.credential_hash(PEPPER.encode(), 'uid', self.uid)}"
+        return f"card:{credential_hash(PEPPER.encode(), 'uid', self.uid)}"
 
     def member(self, version: int = 1, **changes: Any) -> tuple[Topic, str, dict[str, Any]]:
         data = {
@@ -297,7 +297,7 @@ class Person:
         data = {
             "card_id": self.card_id,
             "version": version,
-            "credential_hash": domain.credential_hash(PEPPER.encode(), "uid", self.uid),
+            "credential_hash": credential_hash(PEPPER.encode(), "uid", self.uid),
             "credential_type": "uid",
             "member_id": self.member_id,
             "status": "active",
@@ -327,7 +327,7 @@ class Holder(Person):
 
     @property
     def credential_hash(self) -> str:
-        return domain.credential_hash(PEPPER.encode(), "ntag424", self.uid)
+        return credential_hash(PEPPER.encode(), "ntag424", self.uid)
 
     def card(self, version: int = 1, **changes: Any) -> tuple[Topic, str, dict[str, Any]]:
         changes = {

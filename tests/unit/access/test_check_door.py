@@ -2,9 +2,9 @@
 
 import pytest
 
-from access.domain import Reader
 from access.tap import check_door
 from common.problems import Problem
+from copass_tap.decision import Reader
 
 
 def test_an_unknown_door_is_named() -> None:

@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from access.credentials import CredentialReader
-from access.domain import credential_hash
 from access.tap_request import read_tap
 from common import ntag424
 from common.ntag424 import KEY_FILE_READ, KeySet, Picc
 from common.problems import Problem
+from copass_tap.credentials import credential_hash
 
 NOW = datetime(2026, 11, 22, 10, 0, tzinfo=UTC)
 PEPPER = b"p" * 32

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from access import domain
-from access.domain import CredentialType
 from common.ntag424 import KeySet
 from common.problems import FieldError
+from copass_tap.credentials import credential_hash, normalise_uid
+from copass_tap.decision import CredentialType
 
 UID_FIELDS = ("type", "uid")
 NTAG424_FIELDS = ("type", "picc_data", "mac")
@@ -43,12 +43,12 @@ class CredentialReader:
             return None
         if not has_exactly(fields, UID_FIELDS, where, errors):
             return None
-        uid = domain.normalise_uid(fields["uid"]) if isinstance(fields["uid"], str) else None
+        uid = normalise_uid(fields["uid"]) if isinstance(fields["uid"], str) else None
         if uid is None:
             message = "must be a card's own UID: 4, 7 or 10 bytes in hexadecimal"
             errors.append(FieldError(f"{where}.uid", message))
             return None
-        return Credential("uid", domain.credential_hash(self._pepper, "uid", uid))
+        return Credential("uid", credential_hash(self._pepper, "uid", uid))
 
     def _read_ntag424(
         self, fields: dict[str, Any], where: str, errors: list[FieldError]
@@ -68,13 +68,11 @@ class CredentialReader:
             if picc is not None:
                 uid = picc.uid.hex().upper()
                 return Credential(
-                    "ntag424", domain.credential_hash(self._pepper, "ntag424", uid), picc.counter
+                    "ntag424", credential_hash(self._pepper, "ntag424", uid), picc.counter
                 )
         # Well formed, and of no card of the network: a decision to be recorded, like any other
         # card that nobody knows. No card's UID is so long, so no card has this hash.
-        return Credential(
-            "ntag424", domain.credential_hash(self._pepper, "ntag424", picc_data.hex())
-        )
+        return Credential("ntag424", credential_hash(self._pepper, "ntag424", picc_data.hex()))
 
 
 def has_exactly(value: Any, names: Sequence[str], where: str, errors: list[FieldError]) -> bool:

@@ -25,11 +25,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
-from typing import Any
 
 import orjson
 
-from access.domain import (
+from access.redis_pipe import RedisPipe, load_script
+from copass_tap import documents
+from copass_tap.decision import (
     STAY_MAX,
     Card,
     Decision,
@@ -39,7 +40,6 @@ from access.domain import (
     Reader,
     Tap,
 )
-from access.redis_pipe import RedisPipe, load_script
 
 # A reader that heard no answer sends the same tap again, after an outage of a day at most.
 ANSWER_KEPT_S = 48 * 3600
@@ -210,21 +210,4 @@ def read_member(card: bytes, document: bytes, standing: bytes | None, place_id: 
 def read_door(document: bytes, door_id: str) -> Door:
     """The policy of a door. Kept: the same few doors are read over and over."""
     version, place_id, policy = document.split(b" ", 2)
-    fields: dict[str, Any] = orjson.loads(policy)
-    return Door(
-        door_id=door_id,
-        place_id=place_id.decode(),
-        city_id=fields["city_id"],
-        version=int(version),
-        place_status=fields["status"],
-        capacity=fields["capacity"],
-        anti_passback=fields["anti_passback"],
-        expires_at=fields["expires_at"],
-        kind=fields["kind"],
-        min_assurance=fields["min_assurance"],
-        unlock_ms=fields["unlock_ms"],
-        publics=frozenset(fields["publics"]),
-        open_from=tuple(interval[0] for interval in fields["open"]),
-        open_until=tuple(interval[1] for interval in fields["open"]),
-        readers=frozenset(fields["readers"]),
-    )
+    return documents.read_door(door_id, place_id.decode(), int(version), orjson.loads(policy))

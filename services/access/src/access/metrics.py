@@ -4,7 +4,7 @@ from typing import get_args
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from access.domain import DenyReason, GrantReason
+from copass_tap.decision import DenyReason, GrantReason
 
 DECISIONS = Counter("access_taps_total", "Taps decided", ["decision", "reason"])
 TAPS = {

@@ -23,7 +23,6 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
 from access import live_store, store
 from access.documents import KINDS, Document, documents_of
-from access.domain import STAY_MAX
 from access.events import CARDS, PROJECTED, PROJECTION_GROUP
 from access.metrics import NOT_PROJECTED
 from access.metrics import PROJECTED as PROJECTED_COUNT
@@ -36,6 +35,7 @@ from common.db import Pool
 from common.events import read_log_epoch
 from common.ids import new_id
 from common.logging import get_logger
+from copass_tap.decision import STAY_MAX
 
 # A batch is one script, and Redis does nothing else meanwhile: 500 documents take about 1 ms.
 BATCH = 500

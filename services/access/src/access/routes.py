@@ -10,7 +10,6 @@ from fastapi.security import HTTPBearer
 from pydantic import AwareDatetime, BaseModel, Field, StringConstraints
 
 from access import live_store, service, store
-from access.domain import Reason
 from access.endpoint import CREDENTIAL_HEADER, read_credential
 from access.metrics import REFUSED
 from access.redis_pipe import RedisPipe
@@ -21,6 +20,7 @@ from common.fields import Body, ShortText
 from common.idempotency import IdempotencyKey
 from common.problems import Problem, unauthenticated
 from common.web import StrictRoute
+from copass_tap.decision import Reason
 
 BATCH_MAX = 500
 PAGE_MAX = 200

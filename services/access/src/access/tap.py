@@ -1,8 +1,8 @@
 """A tap in three steps: read what it rests on, decide, commit the decision.
 
-To change *what* is decided, see `domain.decide`. This module brings it the facts, and sees to it
-that an answered tap is a recorded tap: it is in the stream `taps` in the same atomic script that
-checks that the facts still hold.
+To change *what* is decided, see `copass_tap.decision.decide`. This module brings it the facts, and
+sees to it that an answered tap is a recorded tap: it is in the stream `taps` in the same atomic
+script that checks that the facts still hold.
 """
 
 import hashlib
@@ -15,13 +15,13 @@ from uuid import UUID
 import orjson
 
 from access import live_store, store
-from access.domain import Decision, Facts, Reader, Tap, decide
 from access.messages import MESSAGES
 from access.metrics import TAPS
 from access.redis_pipe import RedisPipe
 from common.db import Pool
 from common.ids import new_id_text
 from common.problems import Problem, forbidden, not_found, unauthenticated
+from copass_tap.decision import Decision, Facts, Reader, Tap, decide
 
 # Facts that change between read and commit are read again; ten times in a row means a fault.
 ATTEMPTS_MAX = 10

@@ -10,10 +10,9 @@ from typing import Any
 
 import orjson
 
-from access import domain
 from access.credentials import NTAG424_FIELDS, UID_FIELDS, CredentialReader, has_exactly
-from access.domain import Tap
 from common.problems import FieldError, Problem
+from copass_tap.decision import Tap, age_error
 
 FIELDS = ("tap_id", "door_id", "credential", "direction", "occurred_at", "mode")
 # The fields of each kind of credential, and the five texts beside it.
@@ -65,7 +64,7 @@ def check_tap(fields: Any, *, reader: CredentialReader, now: datetime, where: st
     if occurred_at is None or credential is None or errors:
         raise invalid(errors)
 
-    late = domain.age_error(mode, occurred_at, now)
+    late = age_error(mode, occurred_at, now)
     if late:
         raise invalid([FieldError(f"{where}.occurred_at", late)])
     return Tap(

@@ -1,11 +1,10 @@
 """The tap decision: pure, and the one place where it can change.
 
 `decide` is a ladder: the first rung that applies gives the reason. The reasons and their order are
-those of docs/contracts.md; what each says to the person at the door is in messages.py.
+those of docs/contracts.md; what each says to the person at the door is in the access service's
+messages.py. The service calls it for every tap, and a reader that is alone calls it too.
 """
 
-import hmac
-import re
 from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -43,10 +42,6 @@ STAY_MAX = timedelta(hours=16)
 FUTURE_MAX = timedelta(minutes=2)
 LIVE_AGE_MAX = timedelta(minutes=10)
 REPLAY_AGE_MAX = timedelta(days=30)
-
-# Pairs of digits, one after the other or parted by one kind of separator throughout.
-UID = re.compile(r"[0-9A-Fa-f]{2}(?:([:\- ]?)[0-9A-Fa-f]{2}(?:\1[0-9A-Fa-f]{2})*)?")
-UID_DIGITS = (8, 14, 20)
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,27 +205,6 @@ def is_counter_fresh(tap: Tap, card: Card) -> bool:
     if tap.counter is None or card.last_counter is None or tap.mode == "replay":
         return True
     return tap.counter > card.last_counter
-
-
-def normalise_uid(text: str) -> str | None:
-    """The UID of a card as 8, 14 or 20 upper-case hex digits; None for what is no card's own UID.
-
-    The same rule by which identity issues cards; tests compare the two.
-    """
-    match = UID.fullmatch(text)
-    if match is None:
-        return None
-    uid = (text.replace(match[1], "") if match[1] else text).upper()
-    if len(uid) not in UID_DIGITS or uid in (len(uid) * "0", len(uid) * "F"):
-        return None  # the latter is what a reader shows when it read nothing
-    # ISO/IEC 14443-3: 4 bytes that begin with 08 are drawn anew at each tap (phones do that), and
-    # 88 announces a longer UID, of which these are the first part.
-    return None if len(uid) == 8 and uid.startswith(("08", "88")) else uid
-
-
-def credential_hash(pepper: bytes, kind: str, credential: str) -> str:
-    """The name under which a credential is known outside the card: HMAC-SHA256, lower-case hex."""
-    return hmac.digest(pepper, f"{kind}:{credential}".encode(), "sha256").hex()
 
 
 def age_error(tap_mode: Mode, occurred_at: datetime, now: datetime) -> str | None:

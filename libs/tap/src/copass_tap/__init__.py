@@ -1,0 +1,1 @@
+"""Who gets in: the pure decision at the door, and how credentials are named."""
