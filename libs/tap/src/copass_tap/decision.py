@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
+from copass_tap import passes
+
 Direction = Literal["in", "out"]
 Mode = Literal["live", "replay"]
-CredentialType = Literal["uid", "ntag424", "pass"]
+CredentialType = Literal["uid", "ntag424", "pass", "guest"]
 Movement = Literal["enter", "leave", "none"]
 Relation = Literal["resident", "staff"]
 GrantReason = Literal["staff", "resident", "network_member", "exit"]
@@ -21,6 +23,7 @@ DenyReason = Literal[
     "unknown_credential",
     "credential_blocked",
     "credential_too_weak",
+    "pass_expired",
     "credential_replayed",
     "member_suspended",
     "place_locked_down",
@@ -36,7 +39,7 @@ Reason = GrantReason | DenyReason
 
 GRANTS: frozenset[str] = frozenset({"staff", "resident", "network_member", "exit"})
 # 1: a number that anybody can copy; 2: a secret that answers for the card or the phone.
-ASSURANCE: Mapping[CredentialType, int] = {"uid": 1, "ntag424": 2, "pass": 2}
+ASSURANCE: Mapping[CredentialType, int] = {"uid": 1, "ntag424": 2, "pass": 2, "guest": 1}
 # Somebody who entered and never tapped out is taken to have left after this.
 STAY_MAX = timedelta(hours=16)
 FUTURE_MAX = timedelta(minutes=2)
@@ -46,7 +49,8 @@ REPLAY_AGE_MAX = timedelta(days=30)
 
 @dataclass(frozen=True, slots=True)
 class Tap:
-    """A credential held to a reader. `counter` is the card's own, None for a plain UID."""
+    """A credential held to a reader. `counter` is the card's own, or the window of a phone pass;
+    None for a plain UID and a guest pass."""
 
     tap_id: str
     door_id: str
@@ -94,10 +98,18 @@ class Reader:
 
 @dataclass(frozen=True, slots=True)
 class Card:
+    """`public_key` is that of a phone pass. The last four are a guest pass's, which holds from one
+    instant to another (epoch seconds, half-open), and whose `member_id` is nobody's."""
+
     card_id: str
     member_id: str
     status: str
     last_counter: int | None
+    public_key: str | None = None
+    valid_from: int | None = None
+    valid_until: int | None = None
+    places: frozenset[str] | None = None
+    host_member_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +172,8 @@ def decide(facts: Facts, tap: Tap, now: datetime) -> Decision:
         return Decision("credential_blocked")
     if ASSURANCE[tap.credential_type] < door.min_assurance:
         return Decision("credential_too_weak")
+    if tap.credential_type == "pass" and not passes.is_current(tap.counter or 0, at):
+        return Decision("pass_expired")
     if not is_counter_fresh(tap, card):
         return Decision("credential_replayed")
 

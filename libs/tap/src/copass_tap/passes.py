@@ -6,8 +6,8 @@ of both (r and s, 64 bytes). A guest pass is `CG1.` and the base32 of a secret o
 Base32 without padding, because a QR of digits and capitals is a fifth smaller, and because a
 scanner that types like a keyboard gets capitals and digits right whatever its layout.
 
-Who is to believe a phone pass needs the public key of the card and nothing else, so that a reader
-without a network can, too. This module alone needs `cryptography` (the extra `passes`).
+Who is to believe a phone pass needs the public key of the card and nothing else (signatures.py),
+so that a reader without a network can, too.
 """
 
 import base64
@@ -15,15 +15,6 @@ import binascii
 import re
 from dataclasses import dataclass
 from uuid import UUID
-
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ec import (
-    ECDSA,
-    SECP256R1,
-    EllipticCurvePublicKey,
-)
-from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
-from cryptography.hazmat.primitives.hashes import SHA256
 
 PASS_PREFIX = "CP1."  # noqa: S105 - how a text begins, no secret
 GUEST_PREFIX = "CG1."
@@ -41,8 +32,6 @@ GUEST_BYTES = 16
 # Before what is signed, so that a signature made for a door means nothing anywhere else.
 CONTEXT = b"copass phone pass v1\n"
 
-# 65 bytes; the last digit has four bits of them and two zeros.
-PUBLIC_KEY = re.compile(r"[A-Za-z0-9_-]{86}[AEIMQUYcgkosw048]")
 BASE32 = re.compile(r"[A-Z2-7]+")
 
 
@@ -113,29 +102,3 @@ def window_at(at: int) -> int:
 def is_current(window: int, at: int) -> bool:
     """Whether a pass of this window is shown at `at` (epoch seconds), give or take a clock."""
     return abs(window - window_at(at)) <= WINDOWS_OFF_MAX
-
-
-def is_signed(code: PassCode, public_key: str) -> bool:
-    """Whether the phone of this key made the code. `public_key`: the uncompressed point of P-256
-    in base64url; anything else is nobody's."""
-    key = read_public_key(public_key)
-    if key is None:
-        return False
-    r, s = (int.from_bytes(code.signature[at : at + 32]) for at in (0, 32))
-    try:
-        key.verify(encode_dss_signature(r, s), code.signed(), ECDSA(SHA256()))
-    except InvalidSignature:
-        return False
-    return True
-
-
-def read_public_key(text: str) -> EllipticCurvePublicKey | None:
-    """A point of P-256, written as 65 bytes in base64url without padding; None for what is none."""
-    if not PUBLIC_KEY.fullmatch(text):
-        return None
-    try:
-        return EllipticCurvePublicKey.from_encoded_point(
-            SECP256R1(), base64.urlsafe_b64decode(text + "=")
-        )
-    except ValueError:  # not on the curve, or not uncompressed
-        return None

@@ -5,16 +5,17 @@ The models are tolerant readers: only the fields that are used here, whatever el
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 
 from access.events import CARDS, MEMBERS, PLACES, READERS, STANDINGS
 
 # Ids and words become parts of keys and of documents that are split at spaces.
 Word = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 Version = Annotated[int, Field(ge=0, le=2**53 - 1)]
+PLACES_MAX = 100
 
 
 class Document(NamedTuple):
@@ -34,8 +35,29 @@ class CardState(Model):
     card_id: Word
     version: Version
     credential_hash: Word
+    credential_type: Word = "uid"
     member_id: Word
     status: Word
+    public_key: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{87}$")] | None = None
+    valid_from: AwareDatetime | None = None
+    valid_until: AwareDatetime | None = None
+    places: Annotated[list[Word], Field(max_length=PLACES_MAX)] | None = None
+    host_member_id: Word | None = None
+
+    def more(self) -> dict[str, Any]:
+        """What a plain card has not. Raises ValueError for a guest pass without its own."""
+        if self.credential_type == "guest":
+            if self.valid_from is None or self.valid_until is None:
+                raise ValueError("a guest pass without its times")
+            if self.places is None or self.host_member_id is None:
+                raise ValueError("a guest pass without its places or its host")
+            return {
+                "valid_from": int(self.valid_from.timestamp()),
+                "valid_until": int(self.valid_until.timestamp()),
+                "places": self.places,
+                "host_member_id": self.host_member_id,
+            }
+        return {"public_key": self.public_key} if self.public_key is not None else {}
 
 
 class MemberState(Model):
@@ -82,7 +104,10 @@ class PlaceState(Model):
 
 def card_documents(value: bytes) -> list[Document]:
     card = CardState.model_validate_json(value)
-    text = f"{card.version} {card.status} {card.member_id}"
+    # Among a million plain cards every byte counts; only what they have not is told at length.
+    more = card.more()
+    between = f"{orjson.dumps(more).decode()} " if more else ""
+    text = f"{card.version} {card.status} {between}{card.member_id}"
     return [Document(f"card:{card.credential_hash}", card.card_id, card.version, text)]
 
 

@@ -2,7 +2,7 @@ r"""What Redis holds: its keys, and how its documents are read and written.
 
 | key | holds |
 |---|---|
-| `card:<credential hash>` | hash, card_id → `<version> <active\|blocked\|replaced> <member_id>` |
+| `card:<credential hash>` | hash, card_id → `<version> <active\|blocked\|replaced> … <member_id>` |
 | `member:<id>` | `<version> <status> <{place_id: relation} as JSON>` |
 | `standing:<member_id>` | `<version> <standing>` |
 | `reader:<id>` | `<version> <status> <city_id> <SHA-256 of its key>` |
@@ -18,6 +18,7 @@ r"""What Redis holds: its keys, and how its documents are read and written.
 | `projection:offsets`, `projection:documents` | how far it read; documents by kind |
 | `projection:ready` | there while taps may be decided; expires when nobody keeps it up to date |
 
+Where the dots are, that of a phone has `{"public_key"}` and that of a guest its limits, as JSON.
 All but the last seven can be rebuilt from the state topics, the lockdowns and the history.
 """
 
@@ -25,6 +26,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
+from typing import Any
 
 import orjson
 
@@ -192,8 +194,29 @@ def read_reader(reader_id: str, document: bytes) -> Reader:
 
 
 def read_card(card_id: bytes, document: bytes, counter: bytes | None) -> Card:
-    _, status, member_id = document.decode().split(" ")
-    return Card(card_id.decode(), member_id, status, int(counter) if counter is not None else None)
+    words = document.decode().split(" ")
+    last_counter = int(counter) if counter is not None else None
+    if len(words) == 3:
+        return Card(card_id.decode(), words[2], words[1], last_counter)
+    return read_pass(card_id.decode(), words, last_counter)
+
+
+def read_pass(card_id: str, words: Sequence[str], last_counter: int | None) -> Card:
+    """The card of a phone or of a guest, which has more to say than a plain one."""
+    _, status, more, member_id = words
+    fields: dict[str, Any] = orjson.loads(more)
+    places = fields.get("places")
+    return Card(
+        card_id=card_id,
+        member_id=member_id,
+        status=status,
+        last_counter=last_counter,
+        public_key=fields.get("public_key"),
+        valid_from=fields.get("valid_from"),
+        valid_until=fields.get("valid_until"),
+        places=frozenset(places) if places is not None else None,
+        host_member_id=fields.get("host_member_id"),
+    )
 
 
 def read_member(card: bytes, document: bytes, standing: bytes | None, place_id: str) -> Member:

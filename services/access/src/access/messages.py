@@ -26,9 +26,13 @@ MESSAGES: Mapping[str, Message] = {
         "fr": "Cette porte demande une carte plus sûre, ou votre téléphone.",
         "en": "This door needs a safer card, or your phone.",
     },
+    "pass_expired": {
+        "fr": "Ce code n'est pas celui d'à présent. L'heure de votre téléphone est-elle juste ?",
+        "en": "This is not the code of this moment. Is your phone's clock right?",
+    },
     "credential_replayed": {
-        "fr": "La carte a mal été lue. Présentez-la de nouveau.",
-        "en": "The card could not be read properly. Please hold it to the reader again.",
+        "fr": "Déjà utilisé, ou mal lu. Présentez de nouveau la carte, ou le code suivant.",
+        "en": "Used already, or not read properly. Hold up the card again, or the next code.",
     },
     "member_suspended": {
         "fr": "Votre accès au réseau est suspendu. Adressez-vous à votre cité.",
