@@ -1,0 +1,6 @@
+"""A phone for the tests of passes."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "support"))
