@@ -21,7 +21,7 @@ from copass_tap.decision import (
     age_error,
     decide,
 )
-from copass_tap.passes import window_at
+from copass_tap.passes import PassCode, window_at
 
 NOW = datetime(2026, 11, 22, 10, 0, tzinfo=UTC)
 AT = int(NOW.timestamp())
@@ -142,7 +142,7 @@ def test_a_counter_must_rise() -> None:
 def test_a_stronger_credential_opens_a_door_that_a_copy_does_not() -> None:
     strict = facts(door={"min_assurance": 2})
     assert decide(strict, TAP, NOW).reason == "credential_too_weak"
-    phone = replace(TAP, credential_type="pass", counter=window_at(AT))
+    phone = replace(TAP, credential_type="pass", code=PassCode("card", window_at(AT), b""))
     assert decide(strict, phone, NOW).granted
 
 

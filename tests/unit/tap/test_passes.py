@@ -17,14 +17,13 @@ from copass_tap.decision import Card, Door, Facts, Member, Tap, decide
 from copass_tap.passes import (
     WINDOW_SECONDS,
     PassCode,
-    is_current,
     read_guest,
     read_pass,
     window_at,
     write_guest,
     write_pass,
 )
-from copass_tap.signatures import is_signed
+from copass_tap.signatures import is_own, is_signed
 
 NOW = datetime(2026, 11, 22, 10, 0, tzinfo=UTC)
 AT = int(NOW.timestamp())
@@ -114,7 +113,8 @@ def test_a_guests_paper_is_written_in_one_way(secret: bytes) -> None:
 def test_a_window_is_good_for_its_half_minute_and_one_before_and_after() -> None:
     window = window_at(AT)
     starts = window * WINDOW_SECONDS
-    good = [at - starts for at in range(starts - 90, starts + 120) if is_current(window, at)]
+    code = PassCode(CARD_ID, window, b"")
+    good = [at - starts for at in range(starts - 90, starts + 120) if code.is_current(at)]
     assert (good[0], good[-1]) == (-30, 59)
     assert len(good) == 90
 
@@ -133,17 +133,23 @@ FACTS = Facts(
     people_inside=0,
     is_inside=False,
 )
-TAP = Tap("tap", "door", "pass", "hash", "in", NOW, "live", counter=window_at(AT))
+
+
+def code_of(window: int) -> PassCode:
+    return PassCode(CARD_ID, window, b"")
+
+
+TAP = Tap("tap", "door", "pass", "hash", "in", NOW, "live", code=code_of(window_at(AT)))
 
 
 @pytest.mark.parametrize("off", [-1, 0, 1])
 def test_the_code_of_this_moment_opens(off: int) -> None:
-    assert decide(FACTS, replace(TAP, counter=window_at(AT) + off), NOW).granted
+    assert decide(FACTS, replace(TAP, code=code_of(window_at(AT) + off)), NOW).granted
 
 
-@pytest.mark.parametrize("counter", [None, 0, window_at(AT) - 2, window_at(AT) + 2, 2**32 - 1])
-def test_the_code_of_another_moment_does_not_also_for_a_resident(counter: int | None) -> None:
-    tap = replace(TAP, counter=counter)
+@pytest.mark.parametrize("window", [None, 0, window_at(AT) - 2, window_at(AT) + 2, 2**32 - 1])
+def test_the_code_of_another_moment_does_not_also_for_a_resident(window: int | None) -> None:
+    tap = replace(TAP, code=code_of(window) if window is not None else None)
     assert decide(FACTS, tap, NOW).reason == "pass_expired"
     at_home = replace(FACTS, member=replace(MEMBER, relation="resident"))
     assert decide(at_home, tap, NOW).reason == "pass_expired"
@@ -154,10 +160,20 @@ def test_the_code_of_another_moment_does_not_also_for_a_resident(counter: int | 
 
 def test_a_late_tap_is_judged_by_its_own_moment() -> None:
     then = NOW - timedelta(hours=5)
-    tap = replace(TAP, mode="replay", occurred_at=then, counter=window_at(AT - 5 * 3600))
-    assert decide(FACTS, replace(tap, counter=window_at(AT)), NOW).reason == "pass_expired"
+    tap = replace(TAP, mode="replay", occurred_at=then, code=code_of(window_at(AT - 5 * 3600)))
+    assert decide(FACTS, replace(tap, code=TAP.code), NOW).reason == "pass_expired"
     open_then = replace(FACTS, door=replace(DOOR, open_from=(AT - 99999,)))
     assert decide(open_then, tap, NOW).granted
+
+
+def test_a_tap_is_of_the_phone_that_signed_it() -> None:
+    tap = replace(TAP, code=read_pass(TEXT))
+    assert is_own(tap, CARD)
+    assert not is_own(tap, replace(CARD, public_key=OTHER_PHONE.public_key))
+    assert not is_own(tap, replace(CARD, public_key=None))
+    assert not is_own(replace(tap, code=None), CARD)
+    assert not is_own(TAP, CARD)
+    assert is_own(replace(TAP, credential_type="uid", code=None), CARD)
 
 
 def test_the_curve_is_the_one_that_browsers_have() -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
-from copass_tap import passes
+from copass_tap.passes import PassCode
 
 Direction = Literal["in", "out"]
 Mode = Literal["live", "replay"]
@@ -49,8 +49,8 @@ REPLAY_AGE_MAX = timedelta(days=30)
 
 @dataclass(frozen=True, slots=True)
 class Tap:
-    """A credential held to a reader. `counter` is the card's own, or the window of a phone pass;
-    None for a plain UID and a guest pass."""
+    """A credential held to a reader. `counter` is the card's own, None for a plain UID; `code` is
+    what a phone showed, believed by signatures.is_own before anything is decided of it."""
 
     tap_id: str
     door_id: str
@@ -60,6 +60,7 @@ class Tap:
     occurred_at: datetime
     mode: Mode
     counter: int | None = None
+    code: PassCode | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +173,7 @@ def decide(facts: Facts, tap: Tap, now: datetime) -> Decision:
         return Decision("credential_blocked")
     if ASSURANCE[tap.credential_type] < door.min_assurance:
         return Decision("credential_too_weak")
-    if tap.credential_type == "pass" and not passes.is_current(tap.counter or 0, at):
+    if tap.credential_type == "pass" and (tap.code is None or not tap.code.is_current(at)):
         return Decision("pass_expired")
     if not is_counter_fresh(tap, card):
         return Decision("credential_replayed")

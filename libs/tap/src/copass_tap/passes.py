@@ -47,6 +47,10 @@ class PassCode:
         """The bytes that the phone signed."""
         return CONTEXT + UUID(self.card_id).bytes + self.window.to_bytes(WINDOW_BYTES)
 
+    def is_current(self, at: int) -> bool:
+        """Whether it may be shown at `at` (epoch seconds), give or take a clock."""
+        return abs(self.window - window_at(at)) <= WINDOWS_OFF_MAX
+
 
 def read_pass(text: str) -> PassCode | None:
     """What is in the text of a phone pass; None for what is none."""
@@ -97,8 +101,3 @@ def read_text(text: str, prefix: str, size: int) -> bytes | None:
 def window_at(at: int) -> int:
     """The window that an instant lies in (epoch seconds)."""
     return at // WINDOW_SECONDS
-
-
-def is_current(window: int, at: int) -> bool:
-    """Whether a pass of this window is shown at `at` (epoch seconds), give or take a clock."""
-    return abs(window - window_at(at)) <= WINDOWS_OFF_MAX

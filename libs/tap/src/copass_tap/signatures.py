@@ -13,10 +13,20 @@ from cryptography.hazmat.primitives.asymmetric.ec import (
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256
 
+from copass_tap.decision import Card, Tap
 from copass_tap.passes import PassCode
 
 # 65 bytes; the last digit has four bits of them and two zeros.
 PUBLIC_KEY = re.compile(r"[A-Za-z0-9_-]{86}[AEIMQUYcgkosw048]")
+
+
+def is_own(tap: Tap, card: Card) -> bool:
+    """Whether a tap's credential is the card's: of a phone, whether it signed what it shows; any
+    other credential was believed when it was read. Whose is not is nobody's card."""
+    if tap.credential_type != "pass":
+        return True
+    code, key = tap.code, card.public_key
+    return code is not None and key is not None and is_signed(code, key)
 
 
 def is_signed(code: PassCode, public_key: str) -> bool:
