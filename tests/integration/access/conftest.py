@@ -8,6 +8,7 @@ from access.settings import Settings
 from common import db
 
 sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[2] / "support"))
 
 import access_world
 from access_world import World

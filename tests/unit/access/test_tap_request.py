@@ -15,6 +15,7 @@ from common import ntag424
 from common.ntag424 import KEY_FILE_READ, KeySet, Picc
 from common.problems import Problem
 from copass_tap.credentials import credential_hash
+from copass_tap.passes import PassCode, write_guest, write_pass
 
 NOW = datetime(2026, 11, 22, 10, 0, tzinfo=UTC)
 PEPPER = b"p" * 32
@@ -51,6 +52,20 @@ def test_a_good_body_becomes_a_tap() -> None:
     assert tap.counter is None
 
 
+def test_a_phone_and_a_guest_are_known_by_what_they_show() -> None:
+    card_id = "019365a0-0000-7000-8000-00000000c0de"
+    text = write_pass(PassCode(card_id, 59_000_000, bytes(64)))
+    body = {**GOOD, "credential": {"type": "pass", "code": text.lower()}}
+    tap = read_tap(json.dumps(body).encode(), reader=READER, now=NOW)
+    assert tap.credential_hash == credential_hash(PEPPER, "pass", card_id)
+    assert tap.code == PassCode(card_id, 59_000_000, bytes(64))
+    body = {**GOOD, "credential": {"type": "guest", "code": write_guest(b"\x01" * 16)}}
+    tap = read_tap(json.dumps(body).encode(), reader=READER, now=NOW)
+    assert tap.credential_hash == credential_hash(PEPPER, "guest", "AEAQCAIBAEAQCAIBAEAQCAIBAE")
+    twice = json.dumps(body).replace('"code"', '"code": "CG1.", "code"')
+    assert problem_of(twice.encode()).status == 400
+
+
 @pytest.mark.parametrize(
     ("changes", "field"),
     [
@@ -75,6 +90,20 @@ def test_a_good_body_becomes_a_tap() -> None:
         ({"credential": "04A2B1C3"}, "body.credential"),
         ({"credential": {}}, "body.credential.type"),
         ({"credential": {"type": "uid"}}, "body.credential.uid"),
+        ({"credential": {"type": "pass"}}, "body.credential.code"),
+        ({"credential": {"type": "pass", "code": None}}, "body.credential.code"),
+        ({"credential": {"type": "pass", "code": "CP1."}}, "body.credential.code"),
+        ({"credential": {"type": "pass", "code": "CP1." + "1" * 135}}, "body.credential.code"),
+        ({"credential": {"type": "pass", "code": "CP1." + "A" * 136}}, "body.credential.code"),
+        ({"credential": {"type": "pass", "code": "CP1." + "é" * 135}}, "body.credential.code"),
+        ({"credential": {"type": "pass", "code": "CG1." + "A" * 26}}, "body.credential.code"),
+        ({"credential": {"type": "pass", "uid": "04A2B1C3"}}, "body.credential.code"),
+        ({"credential": {"type": "guest", "code": "CP1." + "A" * 135}}, "body.credential.code"),
+        (
+            {"credential": {"type": "guest", "code": "CG1." + "A" * 25 + "B"}},
+            "body.credential.code",
+        ),
+        ({"credential": {"type": "guest", "code": 7}}, "body.credential.code"),
         ({"credential": {"type": "iris", "uid": "04A2B1C3"}}, "body.credential.type"),
         ({"credential": {"type": ["uid"], "uid": "04A2B1C3"}}, "body.credential.type"),
         ({"credential": {"type": "uid", "uid": "04A2B1C"}}, "body.credential.uid"),
@@ -177,7 +206,7 @@ def test_a_card_of_another_network_is_a_card_that_nobody_knows(keys: KeySet) -> 
         ({"mac": None}, "body.credential.mac"),
         ({"mac": "٠" * 16}, "body.credential.mac"),
         ({"uid": "04DE5F1EACC040"}, "body.credential.uid"),
-        ({"type": "pass"}, "body.credential.type"),
+        ({"type": "iris"}, "body.credential.type"),
         ({"type": ["ntag424"]}, "body.credential.type"),
     ],
 )

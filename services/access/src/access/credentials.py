@@ -9,9 +9,12 @@ from common.ntag424 import KeySet
 from common.problems import FieldError
 from copass_tap.credentials import credential_hash, normalise_uid
 from copass_tap.decision import CredentialType
+from copass_tap.passes import PassCode, read_guest, read_pass
 
 UID_FIELDS = ("type", "uid")
 NTAG424_FIELDS = ("type", "picc_data", "mac")
+CODE_FIELDS = ("type", "code")
+KINDS = "uid, ntag424, pass or guest"
 PICC_DATA = re.compile(r"[0-9A-Fa-f]{32}")
 MAC = re.compile(r"[0-9A-Fa-f]{16}")
 
@@ -19,11 +22,12 @@ MAC = re.compile(r"[0-9A-Fa-f]{16}")
 @dataclass(frozen=True, slots=True)
 class Credential:
     """`hash`: the name of the credential outside the card. `counter`: of this message, if it
-    has one."""
+    has one. `code`: what a phone showed, which only its card's key can tell true from false."""
 
     type: CredentialType
     hash: str
     counter: int | None = None
+    code: PassCode | None = None
 
 
 class CredentialReader:
@@ -38,8 +42,12 @@ class CredentialReader:
         kind = fields.get("type", "uid") if isinstance(fields, dict) else "uid"
         if kind == "ntag424":
             return self._read_ntag424(fields, where, errors)
+        if kind == "pass":
+            return self._read_pass(fields, where, errors)
+        if kind == "guest":
+            return self._read_guest(fields, where, errors)
         if kind != "uid":
-            errors.append(FieldError(f"{where}.type", "must be uid or ntag424"))
+            errors.append(FieldError(f"{where}.type", f"must be {KINDS}"))
             return None
         if not has_exactly(fields, UID_FIELDS, where, errors):
             return None
@@ -73,6 +81,43 @@ class CredentialReader:
         # Well formed, and of no card of the network: a decision to be recorded, like any other
         # card that nobody knows. No card's UID is so long, so no card has this hash.
         return Credential("ntag424", credential_hash(self._pepper, "ntag424", picc_data.hex()))
+
+    def _read_pass(
+        self, fields: dict[str, Any], where: str, errors: list[FieldError]
+    ) -> Credential | None:
+        text = text_of(fields, where, errors)
+        if text is None:
+            return None
+        code = read_pass(text)
+        if code is None:
+            message = "must be what a phone pass shows: CP1. and 135 digits of base32"
+            errors.append(FieldError(f"{where}.code", message))
+            return None
+        named = credential_hash(self._pepper, "pass", code.card_id)
+        return Credential("pass", named, code=code)
+
+    def _read_guest(
+        self, fields: dict[str, Any], where: str, errors: list[FieldError]
+    ) -> Credential | None:
+        text = text_of(fields, where, errors)
+        if text is None:
+            return None
+        secret = read_guest(text)
+        if secret is None:
+            message = "must be what a guest pass shows: CG1. and 26 digits of base32"
+            errors.append(FieldError(f"{where}.code", message))
+            return None
+        return Credential("guest", credential_hash(self._pepper, "guest", secret))
+
+
+def text_of(fields: dict[str, Any], where: str, errors: list[FieldError]) -> str | None:
+    """The code in the credential of a phone or a guest, or None and the reasons in `errors`."""
+    if not has_exactly(fields, CODE_FIELDS, where, errors):
+        return None
+    if isinstance(fields["code"], str):
+        return fields["code"]
+    errors.append(FieldError(f"{where}.code", "must be a text"))
+    return None
 
 
 def has_exactly(value: Any, names: Sequence[str], where: str, errors: list[FieldError]) -> bool:

@@ -7,6 +7,8 @@ from access import store
 from common.clock import Clock
 from common.db import Pool
 from common.logging import get_logger
+from copass_tap.decision import REPLAY_AGE_MAX
+from copass_tap.passes import window_at
 
 KEPT = timedelta(days=30)
 # A replayed tap can be 30 days old when it arrives. It stays a day all the same, so that the relay
@@ -24,6 +26,7 @@ async def anonymise_for_ever(pool: Pool, clock: Clock) -> None:
         count = await anonymise(pool, clock())
         if count:
             log.info("taps_anonymised", taps=count)
+        await forget_codes(pool, clock())
         await asyncio.sleep(EVERY_S)
 
 
@@ -38,6 +41,18 @@ async def anonymise(pool: Pool, now: datetime) -> int:
                 decided_before=now - KEPT_AT_LEAST,
                 limit=BATCH,
             )
+        total += count
+        if count < BATCH:
+            return total
+
+
+async def forget_codes(pool: Pool, now: datetime) -> int:
+    """Forget which phone was shown where, when no late tap can show the same code any more."""
+    before = window_at(int((now - REPLAY_AGE_MAX).timestamp()))
+    total = 0
+    while True:
+        async with pool.acquire() as conn:
+            count = await store.forget_codes(conn, before_window=before, limit=BATCH)
         total += count
         if count < BATCH:
             return total

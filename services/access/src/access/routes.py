@@ -48,7 +48,24 @@ class Ntag424Credential(Body):
     mac: Annotated[str, StringConstraints(pattern=r"^[0-9A-Fa-f]{16}$")]
 
 
-Credential = Annotated[UidCredential | Ntag424Credential, Field(discriminator="type")]
+class PassCredential(Body):
+    """What the QR on a member's phone says: another every 30 seconds, good once at each door."""
+
+    type: Literal["pass"]
+    code: Annotated[str, StringConstraints(pattern=r"^[Cc][Pp]1\.[A-Za-z2-7]{135}$")]
+
+
+class GuestCredential(Body):
+    """What the QR of a guest pass says."""
+
+    type: Literal["guest"]
+    code: Annotated[str, StringConstraints(pattern=r"^[Cc][Gg]1\.[A-Za-z2-7]{26}$")]
+
+
+Credential = Annotated[
+    UidCredential | Ntag424Credential | PassCredential | GuestCredential,
+    Field(discriminator="type"),
+]
 
 
 class TapBody(Body):

@@ -255,3 +255,56 @@ async def used_counter(conn: Conn, credential_hash: str) -> tuple[int, UUID, UUI
         credential_hash,
     )
     return (row["counter"], row["reader_id"], row["tap_id"]) if row else None
+
+
+async def use_code(
+    conn: Conn,
+    *,
+    credential_hash: str,
+    door_id: UUID,
+    window: int,
+    reader_id: UUID,
+    tap_id: UUID,
+) -> int | None:
+    """Use a code of a phone for a tap at a door: None when it is this tap's, else the window of
+    the one that was used last.
+
+    Durable when it returns. None again for the same tap, which may be asked again. Of two taps at
+    once the second waits for the first: the row's lock decides.
+    """
+    claimed = await conn.fetchval(
+        "INSERT INTO pass_use AS known (credential_hash, door_id, window_number, reader_id, tap_id)"
+        " VALUES ($1, $2, $3, $4, $5) ON CONFLICT (credential_hash, door_id) DO UPDATE"
+        " SET window_number = EXCLUDED.window_number, reader_id = EXCLUDED.reader_id,"
+        " tap_id = EXCLUDED.tap_id"
+        " WHERE known.window_number < EXCLUDED.window_number"
+        " OR (known.window_number = EXCLUDED.window_number"
+        "  AND known.reader_id = EXCLUDED.reader_id AND known.tap_id = EXCLUDED.tap_id)"
+        " RETURNING true",
+        credential_hash,
+        door_id,
+        window,
+        reader_id,
+        tap_id,
+    )
+    if claimed:
+        return None
+    last: int = await conn.fetchval(
+        "SELECT window_number FROM pass_use WHERE credential_hash = $1 AND door_id = $2",
+        credential_hash,
+        door_id,
+    )
+    return last
+
+
+async def forget_codes(conn: Conn, *, before_window: int, limit: int) -> int:
+    """Forget codes that no tap can show any more, at most `limit`. Returns how many."""
+    return int(
+        await conn.fetchval(
+            "WITH gone AS (DELETE FROM pass_use WHERE (credential_hash, door_id) IN"
+            " (SELECT credential_hash, door_id FROM pass_use WHERE window_number < $1 LIMIT $2)"
+            " RETURNING 1) SELECT count(*) FROM gone",
+            before_window,
+            limit,
+        )
+    )

@@ -7,7 +7,7 @@ script that checks that the facts still hold.
 
 import hashlib
 import hmac
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -22,6 +22,8 @@ from common.db import Pool
 from common.ids import new_id_text
 from common.problems import Problem, forbidden, not_found, unauthenticated
 from copass_tap.decision import Decision, Facts, Reader, Tap, decide
+from copass_tap.passes import PassCode
+from copass_tap.signatures import is_own
 
 # Facts that change between read and commit are read again; ten times in a row means a fault.
 ATTEMPTS_MAX = 10
@@ -70,10 +72,14 @@ async def answer_tap(
         if snapshot.previous is not None:
             return repeat(snapshot.previous, tap)
         facts = check_door(snapshot.facts, reader)
+        if facts.card is not None and not is_own(tap, facts.card):
+            facts = replace(facts, card=None, member=None)
 
         decision = decide(facts, tap, now)
-        if tap.counter is not None and facts.card is not None:
+        if facts.card is not None and tap.counter is not None:
             decision = await use_message(pool, tap, reader_id, decision)
+        elif facts.card is not None and tap.code is not None:
+            decision = await use_code(pool, tap, tap.code, reader_id, decision, now)
 
         answer = make_answer(tap, facts, decision, now)
         outcome, detail = await live_store.commit(
@@ -121,6 +127,31 @@ async def use_message(pool: Pool, tap: Tap, reader_id: str, decision: Decision) 
         last = await store.used_counter(conn, tap.credential_hash)
     late = tap.mode == "replay" and last is not None and last[0] > tap.counter
     return decision if late or tap.direction == "out" else Decision("credential_replayed")
+
+
+async def use_code(
+    pool: Pool, tap: Tap, code: PassCode, reader_id: str, decision: Decision, now: datetime
+) -> Decision:
+    """See to it that a code of a phone serves one tap at each door, and none once a later one did.
+
+    As use_message, for the same reason: a Redis that was lost is rebuilt in less time than a code
+    is good for. A code of another moment is not used up, or a phone whose clock was ahead for a
+    while would be shut out when it is right again.
+    """
+    if not code.is_current(int((now if tap.mode == "live" else tap.occurred_at).timestamp())):
+        return decision
+    async with pool.acquire() as conn:
+        last = await store.use_code(
+            conn,
+            credential_hash=tap.credential_hash,
+            door_id=UUID(tap.door_id),
+            window=code.window,
+            reader_id=UUID(reader_id),
+            tap_id=UUID(tap.tap_id),
+        )
+    late = tap.mode == "replay" and last is not None and last > code.window
+    is_used = last is not None and not late and tap.direction == "in"
+    return Decision("credential_replayed") if is_used else decision
 
 
 def check_reader(reader: Reader | None, key_sha256: str) -> Reader:
@@ -180,7 +211,8 @@ def tap_event(tap: Tap, facts: Facts, reader: Reader, answer: Answer, now: datet
 def fingerprint(tap: Tap) -> str:
     """Tells a repeated tap from another tap with the same tap_id."""
     content = (
-        f"{tap.door_id} {tap.credential_type} {tap.credential_hash} {tap.counter}"
+        f"{tap.door_id} {tap.credential_type} {tap.credential_hash}"
+        f" {tap.counter if tap.code is None else tap.code.window}"
         f" {tap.direction} {tap.mode} {tap.occurred_at.timestamp()}"
     )
     return hashlib.blake2b(content.encode(), digest_size=8).hexdigest()

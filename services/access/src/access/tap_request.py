@@ -10,13 +10,24 @@ from typing import Any
 
 import orjson
 
-from access.credentials import NTAG424_FIELDS, UID_FIELDS, CredentialReader, has_exactly
+from access.credentials import (
+    CODE_FIELDS,
+    NTAG424_FIELDS,
+    UID_FIELDS,
+    CredentialReader,
+    has_exactly,
+)
 from common.problems import FieldError, Problem
 from copass_tap.decision import Tap, age_error
 
 FIELDS = ("tap_id", "door_id", "credential", "direction", "occurred_at", "mode")
 # The fields of each kind of credential, and the five texts beside it.
-CREDENTIAL_FIELDS = {"uid": UID_FIELDS, "ntag424": NTAG424_FIELDS}
+CREDENTIAL_FIELDS = {
+    "uid": UID_FIELDS,
+    "ntag424": NTAG424_FIELDS,
+    "pass": CODE_FIELDS,
+    "guest": CODE_FIELDS,
+}
 TEXTS = len(FIELDS) - 1
 
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE)
@@ -76,6 +87,7 @@ def check_tap(fields: Any, *, reader: CredentialReader, now: datetime, where: st
         occurred_at=occurred_at,
         mode=mode,
         counter=credential.counter,
+        code=credential.code,
     )
 
 

@@ -1,0 +1,148 @@
+"""The pass on a phone at real doors: each code once at each, whatever is lost, and no other's."""
+
+import asyncio
+import random
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from access_world import PEPPER, Person, World, new, problem
+from phone import Phone
+
+from access import retention
+from common.events import Topic
+from copass_tap.credentials import credential_hash
+from copass_tap.decision import REPLAY_AGE_MAX
+
+DIGITS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
+
+
+def window() -> int:
+    return int(time.time()) // 30
+
+
+class Carrier(Person):
+    """A member with a pass on a phone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.phone = Phone(self.card_id)
+
+    @property
+    def hash(self) -> str:
+        return credential_hash(PEPPER.encode(), "pass", self.card_id)
+
+    @property
+    def card_key(self) -> str:
+        return f"card:{self.hash}"
+
+    def card(self, version: int = 1, **changes: Any) -> tuple[Topic, str, dict[str, Any]]:
+        phone = {
+            "credential_hash": self.hash,
+            "credential_type": "pass",
+            "public_key": self.phone.public_key,
+        }
+        return super().card(version, **{**phone, **changes})
+
+
+@pytest.fixture
+async def carrier(open_world: World) -> Carrier:
+    carrier = Carrier()
+    _, _, place = open_world.place()
+    strong = [{**door, "min_assurance": 2} for door in place["doors"]]
+    await open_world.publish(*carrier.states(), open_world.place(2, doors=strong))
+    await open_world.knows(carrier)
+    return carrier
+
+
+async def shown(world: World, text: str, **changes: Any) -> str:
+    response = await world.post(
+        world.body("", credential={"type": "pass", "code": text}, **changes)
+    )
+    assert response.status_code == 200, response.text
+    return str(response.json()["reason"])
+
+
+async def test_a_code_serves_once_at_each_door_whatever_is_lost(
+    open_world: World, carrier: Carrier
+) -> None:
+    now, other_door = window(), {"door_id": open_world.home_door_id}
+    text = carrier.phone.show(now)
+    body = open_world.body("", credential={"type": "pass", "code": text})
+    reasons = await asyncio.gather(*(shown(open_world, text) for _ in range(16)))
+    assert sorted(reasons) == ["credential_replayed"] * 15 + ["network_member"]
+    # Signed anew it is another text, and the same code.
+    assert await shown(open_world, carrier.phone.show(now)) == "credential_replayed"
+    assert await shown(open_world, text, **other_door) == "not_entitled"
+    assert await shown(open_world, text, **other_door) == "credential_replayed"
+    newer = open_world.body("", credential={"type": "pass", "code": carrier.phone.show(now + 1)})
+    answers = [(await open_world.post(newer)).json() for _ in range(2)]
+    assert [answer["reason"] for answer in answers] == ["network_member"] * 2
+    assert answers[0] == answers[1]  # the same tap keeps its answer
+    assert await shown(open_world, carrier.phone.show(now)) == "credential_replayed"
+    # A tap_id with another code is another tap.
+    reused = {**newer, "credential": body["credential"]}
+    assert problem(await open_world.post(reused))[:2] == (422, "tap_id_reused")
+    # Shown on the way out, it opens no way in afterwards.
+    leaver = Carrier()
+    await open_world.publish(*leaver.states())
+    await open_world.knows(leaver)
+    left = leaver.phone.show(window())
+    assert await shown(open_world, left, direction="out") == "exit"
+    assert await shown(open_world, left) == "credential_replayed"
+    assert await shown(open_world, left, direction="out") == "exit"
+
+    await open_world.publish(leaver.card(2, status="blocked"))
+    await open_world.pipe.call("FLUSHALL")
+    lost = open_world.body("", credential=newer["credential"])
+    assert problem(await open_world.post(lost))[:2] == (503, "not_ready")
+    await open_world.ready()
+    await open_world.knows(carrier, leaver)
+    assert await shown(open_world, newer["credential"]["code"]) == "credential_replayed"
+    assert await shown(open_world, leaver.phone.show(window() + 1)) == "credential_blocked"
+
+
+async def test_nobody_elses_code_and_none_of_another_moment(
+    open_world: World, carrier: Carrier
+) -> None:
+    """Nor is anything used up by them: after all of it the phone itself opens the door."""
+    now = window()
+    thief = Phone(carrier.card_id)
+    stranger = Phone(new())
+    assert await shown(open_world, thief.show(now + 1)) == "unknown_credential"
+    assert await shown(open_world, stranger.show(now)) == "unknown_credential"
+    assert await shown(open_world, carrier.phone.show(now + 5)) == "pass_expired"
+    assert await shown(open_world, carrier.phone.show(now - 5)) == "pass_expired"
+    # The way out is open to all, and tells nothing of whose card it was not.
+    assert await shown(open_world, thief.show(now + 1), direction="out") == "exit"
+    assert await shown(open_world, carrier.phone.show(now + 5), direction="out") == "exit"
+    chance, text = random.Random(11), carrier.phone.show(now)
+    for _ in range(60):
+        changed = list(text)
+        for at in chance.sample(range(4, len(text)), 2):
+            changed[at] = chance.choice(DIGITS.replace(changed[at], ""))
+        mutated = "".join(changed)
+        response = await open_world.post(
+            open_world.body("", credential={"type": "pass", "code": mutated})
+        )
+        assert response.status_code == 422 or response.json()["decision"] == "deny"
+    uid = {"type": "uid", "uid": carrier.uid}  # the number of a plain card names no phone
+    assert (await open_world.post(open_world.body("", credential=uid))).json()["decision"] == "deny"
+    assert await shown(open_world, text) == "network_member"
+    forged = (await open_world.pipe.call("XRANGE", "taps", "-", "+"))[:2]
+    assert not any(carrier.member_id in str(event) for event in forged)
+
+    # A reader that was alone sends late what was shown to it then.
+    then = datetime.now(UTC) - timedelta(hours=1)
+    past = {"mode": "replay", "occurred_at": then.isoformat()}
+    earlier = carrier.phone.show(int(then.timestamp()) // 30)
+    assert await shown(open_world, earlier, **past) == "network_member"
+    assert await shown(open_world, earlier) == "pass_expired"
+    assert await shown(open_world, carrier.phone.show(window()), **past) == "pass_expired"
+
+    moment = datetime.now(UTC)
+    assert await retention.forget_codes(open_world.pool, moment) == 0
+    assert await retention.forget_codes(open_world.pool, moment + REPLAY_AGE_MAX) == 0
+    later = moment + REPLAY_AGE_MAX + timedelta(minutes=2)
+    assert await retention.forget_codes(open_world.pool, later) == 1
