@@ -77,6 +77,7 @@ def service_cli(
             loop="uvloop",
             http=JoiningHttp,
             log_config=None,
+            ws="none",
             access_log=False,
             server_header=False,
             timeout_keep_alive=KEEP_ALIVE_S,
