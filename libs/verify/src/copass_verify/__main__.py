@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -13,6 +14,8 @@ from copass_verify.notes import Verifier, WrongKey, parse_verifier
 from copass_verify.verify import Report, verify
 
 SHOWN_MAX = 20
+REDRAW_S = 0.1
+RATE_AFTER_S = 1.0
 
 
 def key(text: str) -> Verifier:
@@ -44,12 +47,28 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def show_progress(city: str, done: int) -> None:
-    sys.stderr.write(f"\r{city}: {done:,} entries ")
-    sys.stderr.flush()
+class ProgressLine:
+    """One line of the terminal that is written over and over."""
+
+    def __init__(self) -> None:
+        self.began: dict[str, float] = {}
+        self.next_at = 0.0
+
+    def show(self, city: str, done: int, of: int) -> None:
+        now = time.monotonic()
+        began = self.began.setdefault(city, now)
+        if now < self.next_at:
+            return
+        self.next_at = now + REDRAW_S
+        share = f"{min(100, 100 * done // of)} % of {of:,}" if of else f"{done:,}"
+        left = ""
+        if now - began > RATE_AFTER_S and of >= done:
+            left = f", {(of - done) * (now - began) / done:.0f} s left"
+        sys.stderr.write(f"\r{city}: {share} entries{left}\033[K")
+        sys.stderr.flush()
 
 
-def no_progress(_city: str, _done: int) -> None:
+def no_progress(_city: str, _done: int, _of: int) -> None:
     return
 
 
@@ -89,7 +108,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             bundles,
             pinned=options.key,
             cosigners_min=options.cosigned,
-            progress=show_progress if loud else no_progress,
+            progress=ProgressLine().show if loud else no_progress,
+            apart=True,
         )
     except WrongBundle as error:
         if options.json:

@@ -12,6 +12,7 @@ cities/<city>/messages.jsonl    the signed clearing messages that it sent and he
 
 import json
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from copass_verify.notes import NOTE_BYTES_MAX, Verifier, WrongKey, parse_verifi
 
 FORMAT = "copass evidence v1"
 SMALL_BYTES_MAX = 1_000_000
+PART_BYTES = 1 << 18
 
 README = """\
 What this is
@@ -71,6 +73,12 @@ publish, and give them to the program with --key.
 """
 
 
+# A file that is not there, damaged, encrypted, or packed in a way that is not known here.
+UNREADABLE = (
+    KeyError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError,
+)  # fmt: skip
+
+
 class WrongBundle(ValueError):
     """The file is no bundle that can be read; the message says why."""
 
@@ -89,14 +97,39 @@ class CityFiles:
         try:
             with self.archive.open(f"cities/{self.city}/{name}") as file:
                 yield file
-        except (KeyError, zipfile.BadZipFile) as error:
+        except UNREADABLE as error:
             raise WrongBundle(f"{self.source}: {self.city}/{name} is missing or broken") from error
+
+    def size_of(self, name: str) -> int:
+        """How long the archive says that a file is; 0 when it is not there."""
+        try:
+            return self.archive.getinfo(f"cities/{self.city}/{name}").file_size
+        except KeyError:
+            return 0
 
     def lines(self, name: str) -> Iterator[bytes]:
         """The lines of a file, without their ends."""
         with self.open(name) as file:
             while line := file.readline(ENTRY_BYTES_MAX + 2):
                 yield line.removesuffix(b"\n")
+
+    def parts(self, name: str) -> Iterator[bytes]:
+        """The file in pieces of whole lines, each line with its end, the last one too; a line that
+        is too long for an entry is cut."""
+        rest = b""
+        with self.open(name) as file:
+            while data := file.read(PART_BYTES):
+                data = rest + data
+                cut = data.rfind(b"\n") + 1
+                if cut == 0 and len(data) > ENTRY_BYTES_MAX:
+                    yield data + b"\n"
+                    rest = b""
+                    continue
+                if cut:
+                    yield data[:cut]
+                rest = data[cut:]
+        if rest:
+            yield rest + b"\n"
 
     def notes(self) -> Iterator[bytes]:
         """The checkpoints, each a signed note that is still to be opened."""
@@ -126,7 +159,7 @@ def open_bundle(path: Path) -> Bundle:
     try:
         archive = zipfile.ZipFile(path)
         about = read_object(read_small(archive, "bundle.json"))
-    except (OSError, zipfile.BadZipFile, KeyError, WrongEntry) as error:
+    except (OSError, WrongEntry, *UNREADABLE) as error:
         raise WrongBundle(f"{path} is no evidence bundle") from error
     cities = about.get("cities")
     if about.get("format") != FORMAT or type(cities) is not list:
@@ -139,8 +172,16 @@ def open_bundle(path: Path) -> Bundle:
             for city in cities
         )
         return Bundle(path, files, read_keys(archive, "cosigners.txt"))
-    except (KeyError, zipfile.BadZipFile, WrongKey, UnicodeDecodeError) as error:
+    except (WrongKey, UnicodeDecodeError, *UNREADABLE) as error:
         raise WrongBundle(f"{path} has keys that are missing or malformed: {error}") from error
+
+
+def open_city(path: Path, city: str) -> CityFiles:
+    """One city's part of a bundle that was opened before. Raises WrongBundle."""
+    found = [files for files in open_bundle(path).cities if files.city == city]
+    if not found:
+        raise WrongBundle(f"{path} has nothing of {city} any more")
+    return found[0]
 
 
 def read_small(archive: zipfile.ZipFile, name: str) -> bytes:

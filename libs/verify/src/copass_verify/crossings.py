@@ -3,9 +3,13 @@
 What a city's log cannot show yet is not held against it: its checkpoint says until when it tells.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from struct import Struct
+from typing import NamedTuple
+from uuid import UUID
 
-from copass_verify.entries import Crossing
+from copass_verify.entries import Crossing, Step
 
 # How long a transfer may take from its posting into a log.
 LATE_S = 300
@@ -21,12 +25,17 @@ class Fault:
     what: str
 
 
-@dataclass(slots=True)
-class Sent:
+class Sent(NamedTuple):
     """A departure, and what the source posted about it later."""
 
     departure: Crossing
-    end: Crossing | None = None
+    end: Crossing | None
+
+
+# A crossing without its id: index, minutes, posted_at, number of the peer, step, transfer. There
+# may be as many as entries, and packed they take a fifth of what objects take.
+PACKED = Struct("<qqdIB16s")
+STEPS: tuple[Step, ...] = ("departure", "settlement", "return", "arrival")
 
 
 @dataclass
@@ -36,28 +45,35 @@ class Ledger:
     city: str
     # Until when the log tells; epoch seconds.
     told_until: float = 0
-    sent: dict[str, Sent] = field(default_factory=dict)
-    arrived: dict[str, Crossing] = field(default_factory=dict)
+    # By the id of the crossing: the departure, with its end behind it once there is one; arrivals.
+    _sent: dict[bytes, bytes] = field(default_factory=dict)
+    _arrived: dict[bytes, bytes] = field(default_factory=dict)
+    _peers: list[str] = field(default_factory=list)
+    _peer_numbers: dict[str, int] = field(default_factory=dict)
+    in_transit: int = 0
 
     def add(self, crossing: Crossing) -> str | None:
         """What is wrong with an entry beside the city's own earlier ones."""
+        key = UUID(crossing.id).bytes
         if crossing.step == "arrival":
-            if crossing.id in self.arrived:
+            if key in self._arrived:
                 return f"transfer {crossing.id} arrives a second time"
-            self.arrived[crossing.id] = crossing
+            self._arrived[key] = self._pack(crossing)
             return None
+        known = self._sent.get(key)
         if crossing.step == "departure":
-            if crossing.id in self.sent:
+            if known is not None:
                 return f"transfer {crossing.id} departs a second time"
-            self.sent[crossing.id] = Sent(crossing)
+            self._sent[key] = self._pack(crossing)
+            self.in_transit += 1
             return None
-        known = self.sent.get(crossing.id)
         if known is None:
             return f"transfer {crossing.id} has a {crossing.step}, and never departed"
-        if known.end is not None:
-            return f"transfer {crossing.id} has a {known.end.step} already"
-        known.end = crossing
-        departure = known.departure
+        departure, end = self._unpack_sent(key, known)
+        if end is not None:
+            return f"transfer {crossing.id} has a {end.step} already"
+        self._sent[key] = known + self._pack(crossing)
+        self.in_transit -= 1
         if (departure.peer, departure.minutes) != (crossing.peer, crossing.minutes):
             return f"transfer {crossing.id} departed to {departure.peer}, {departure.minutes} min"
         return None
@@ -66,33 +82,84 @@ class Ledger:
         """Whether what was posted then would be in this log."""
         return posted_at + LATE_S <= self.told_until
 
+    # ── Looking ─────────────────────────────────────────────────────────────────────────────────
+
     @property
-    def in_transit(self) -> int:
-        return sum(sent.end is None for sent in self.sent.values())
+    def arrived(self) -> int:
+        return len(self._arrived)
+
+    def has_arrival(self, crossing_id: str) -> bool:
+        return UUID(crossing_id).bytes in self._arrived
+
+    def find_sent(self, crossing_id: str) -> Sent | None:
+        """None also for what is no id of a crossing."""
+        try:
+            key = UUID(crossing_id).bytes
+        except ValueError:
+            return None
+        packed = self._sent.get(key)
+        return self._unpack_sent(key, packed) if packed is not None else None
+
+    def all_sent(self) -> Iterator[Sent]:
+        for key, packed in self._sent.items():
+            yield self._unpack_sent(key, packed)
+
+    def all_arrived(self) -> Iterator[Crossing]:
+        for key, packed in self._arrived.items():
+            yield self._unpack(key, packed)
+
+    # ── Packing ─────────────────────────────────────────────────────────────────────────────────
+
+    def _pack(self, crossing: Crossing) -> bytes:
+        peer = self._peer_numbers.setdefault(crossing.peer, len(self._peers))
+        if peer == len(self._peers):
+            self._peers.append(crossing.peer)
+        return PACKED.pack(
+            crossing.index,
+            crossing.minutes,
+            crossing.posted_at,
+            peer,
+            STEPS.index(crossing.step),
+            UUID(crossing.transfer).bytes,
+        )
+
+    def _unpack(self, key: bytes, packed: bytes) -> Crossing:
+        index, minutes, posted_at, peer, step, transfer = PACKED.unpack(packed)
+        return Crossing(
+            id=str(UUID(bytes=key)),
+            step=STEPS[step],
+            peer=self._peers[peer],
+            minutes=minutes,
+            index=index,
+            transfer=str(UUID(bytes=transfer)),
+            posted_at=posted_at,
+        )
+
+    def _unpack_sent(self, key: bytes, packed: bytes) -> Sent:
+        end = packed[PACKED.size :]
+        departure = self._unpack(key, packed[: PACKED.size])
+        return Sent(departure, self._unpack(key, end) if end else None)
 
 
-def pair(ledgers: dict[str, Ledger]) -> list[Fault]:
+def pair(ledgers: dict[str, Ledger]) -> Iterator[Fault]:
     """What does not fit between the cities whose logs are here."""
-    faults = []
     for city, ledger in ledgers.items():
-        for arrival in ledger.arrived.values():
+        for arrival in ledger.all_arrived():
             source = ledgers.get(arrival.peer)
             fault = source and check_arrival(arrival, city, source)
             if fault:
-                faults.append(Fault(city, arrival.index, arrival.transfer, fault))
-        for sent in ledger.sent.values():
-            destination = ledgers.get(sent.departure.peer)
-            end = sent.end
-            if destination is None or end is None or sent.departure.id in destination.arrived:
+                yield Fault(city, arrival.index, arrival.transfer, fault)
+        for departure, end in ledger.all_sent():
+            destination = ledgers.get(departure.peer)
+            if destination is None or end is None or destination.has_arrival(departure.id):
                 continue
             if end.step == "settlement" and destination.tells_of(end.posted_at):
                 what = f"transfer {end.id} was settled, and {destination.city} shows no arrival"
-                faults.append(Fault(city, end.index, end.transfer, what))
-    return faults
+                yield Fault(city, end.index, end.transfer, what)
 
 
 def check_arrival(arrival: Crossing, city: str, source: Ledger) -> str | None:
-    sent = source.sent.get(arrival.id)
+    sent = source.find_sent(arrival.id)
     if sent is None:
         if source.tells_of(arrival.posted_at):
             return f"transfer {arrival.id} arrives, and never departed from {source.city}"

@@ -1,7 +1,8 @@
 """Entries of a book: what each must be by itself, and what they must be together.
 
-One entry is one line of JSON, {"city", "clearing"?, "index", "kind", "lines", "posted_at",
-"reverses"?, "transfer", "version"}; the books' side of it is described where it is written.
+One entry is one line of canonical JSON (RFC 8785), {"city", "clearing"?, "index", "kind", "lines",
+"posted_at", "reverses"?, "transfer", "version"}; the books' side of it is described where it is
+written. All that can be wrong is found and named here; `runs` only goes past what is surely right.
 """
 
 import json
@@ -90,19 +91,36 @@ def need(condition: bool, what: str) -> None:
         raise WrongEntry(what)
 
 
+def read_entry(raw: bytes) -> tuple[dict[str, Any], bool]:
+    """An entry, and whether it is written in the one way that there is. Raises WrongEntry.
+
+    What is written canonically has no name twice, so only the rest is read in the careful way.
+    Names are ASCII and numbers integers, for which this is RFC 8785.
+    """
+    if len(raw) <= ENTRY_BYTES_MAX:
+        try:
+            value = json.loads(raw)
+            text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+            if text.encode("utf-8", "surrogatepass") == raw and type(value) is dict:
+                return value, True
+        except (ValueError, RecursionError):
+            pass
+    return read_object(raw), False
+
+
 @dataclass
 class Book:
     """What is known of a city's book after the entries so far.
 
-    Grows with the accounts (a balance each) and the transfers (16 bytes each), not with what the
-    entries say.
+    Grows with the accounts (a balance each) and the transfers (their ids), not with what the
+    entries say. Texts are bytes, as they stand in the file.
     """
 
     city: str
     size: int = 0
-    balances: dict[str, int] = field(default_factory=dict)
+    balances: dict[bytes, int] = field(default_factory=dict)
     # What an account that is nobody's is, and with which city: (is, peer). None: somebody's.
-    of_nobody: dict[str, tuple[str, str | None]] = field(default_factory=dict)
+    of_nobody: dict[bytes, tuple[str, str | None]] = field(default_factory=dict)
     transfers: set[bytes] = field(default_factory=set)
     taken_back: set[bytes] = field(default_factory=set)
 
@@ -113,9 +131,9 @@ class Book:
         it are judged by themselves.
         """
         index, self.size = self.size, self.size + 1
-        entry = read_object(raw)
+        entry, canonical = read_entry(raw)
         need(REQUIRED <= entry.keys() <= ALLOWED, "its fields are others")
-        need(entry["version"] == 1, "its version is not 1")
+        need(type(entry["version"]) is int and entry["version"] == 1, "its version is not 1")
         need(entry["city"] == self.city, "it is of another city")
         need(type(entry["index"]) is int, "its number is no number")
         need(matches(UUID, entry["transfer"]), "its transfer is no UUID")
@@ -127,30 +145,30 @@ class Book:
             raise WrongEntry(f"it says that it is number {entry['index']}")
         if broken is not None:
             raise WrongEntry(broken)
-        transfer = bytes.fromhex(entry["transfer"].replace("-", ""))
+        transfer = entry["transfer"].encode()
         need(transfer not in self.transfers, "its transfer was there before")
         self.transfers.add(transfer)
         posted_at = read_time(entry["posted_at"])
         need(type(entry["kind"]) is str, "its kind is no text")
         self.check_reversal(entry)
-        return self.check_crossing(entry, index, posted_at)
+        crossing = self.check_crossing(entry, index, posted_at)
+        need(canonical, "it is not written canonically")
+        return crossing
 
-    def read_line(self, line: Any) -> tuple[str, int]:
+    def read_line(self, line: Any) -> tuple[bytes, int]:
         need(type(line) is dict, "a line is no object")
         need(
             line.keys() >= LINE_REQUIRED and line.keys() <= LINE_ALLOWED, "a line has other fields"
         )
         account, minutes = line["account"], line["minutes"]
-        # A name that was there before is one; looking is faster than matching.
-        need(
-            (type(account) is str and account in self.balances) or matches(ACCOUNT, account),
-            "a line's account is no name",
-        )
+        need(matches(ACCOUNT, account), "a line's account is no name")
         need(is_minutes(minutes) and minutes != 0, "a line's minutes are no whole number but 0")
         need("floor" not in line or is_minutes(line["floor"]), "a floor is no whole number")
-        return account, minutes
+        named = [line[name] for name in ("is", "peer") if name in line]
+        need(all(type(name) is str for name in named), "what an account is, is no text")
+        return account.encode(), minutes
 
-    def post(self, moved: list[tuple[str, int]], lines: list[dict[str, Any]]) -> str | None:
+    def post(self, moved: list[tuple[bytes, int]], lines: list[dict[str, Any]]) -> str | None:
         """Move the balances; what is wrong with that."""
         wrong = None
         if total := sum([minutes for _, minutes in moved]):
@@ -163,20 +181,23 @@ class Book:
             self.balances[account] = balance
             if "floor" in line and balance < line["floor"]:
                 wrong = wrong or (
-                    f"account {account} goes to {balance} minutes, below its floor {line['floor']}"
+                    f"account {account.decode()} goes to {balance} minutes, below its floor"
+                    f" {line['floor']}"
                 )
         return wrong
 
-    def check_owner(self, account: str, line: dict[str, Any]) -> str | None:
+    def check_owner(self, account: bytes, line: dict[str, Any]) -> str | None:
         """An account stays what it is said to be the first time."""
         kind, peer = line.get("is"), line.get("peer")
         if account not in self.balances and kind is not None:
             if kind not in OF_NOBODY or (kind in OF_PAIRS) != matches(CITY, peer):
-                return f"account {account} is of no kind that there is"
+                return f"account {account.decode()} is of no kind that there is"
             self.of_nobody[account] = (kind, peer)
             return None
         expected = self.of_nobody.get(account, (None, None))
-        return None if (kind, peer) == expected else f"account {account} was another kind before"
+        if (kind, peer) != expected:
+            return f"account {account.decode()} was another kind before"
+        return None
 
     def check_reversal(self, entry: dict[str, Any]) -> None:
         reverses = entry.get("reverses")
@@ -186,7 +207,7 @@ class Book:
         if reverses is None:
             return
         need(matches(UUID, reverses), "what it takes back is no transfer")
-        taken = bytes.fromhex(reverses.replace("-", ""))
+        taken = reverses.encode()
         need(taken in self.transfers, f"it takes back {reverses}, which was not there before")
         need(taken not in self.taken_back, f"it takes back {reverses} a second time")
         self.taken_back.add(taken)

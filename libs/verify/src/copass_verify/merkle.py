@@ -59,6 +59,18 @@ class Frontier:
         self.size += 1
         return completed
 
+    def extend(self, entries: Iterable[bytes]) -> None:
+        """Add the leaves of entries, for their root alone: `append` without what it tells."""
+        roots, index = self._roots, self.size
+        for entry in entries:
+            node, rest = sha256(b"\x00" + entry).digest(), index
+            while rest & 1:
+                node = sha256(b"\x01" + roots.pop() + node).digest()
+                rest >>= 1
+            roots.append(node)
+            index += 1
+        self.size = index
+
     @property
     def roots(self) -> tuple[bytes, ...]:
         """The roots of the perfect subtrees, the largest first."""

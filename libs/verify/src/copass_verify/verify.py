@@ -7,22 +7,24 @@ the size of the files.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain, islice, repeat
+from itertools import islice
+from operator import itemgetter
 
-from copass_verify.bundle import Bundle, CityFiles
+from copass_verify.bundle import Bundle, CityFiles, WrongBundle
 from copass_verify.checkpoints import Checkpoint, WrongCheckpoint, parse_checkpoint
 from copass_verify.crossings import Fault, Ledger, pair
-from copass_verify.entries import Book, WrongEntry
-from copass_verify.merkle import Frontier, hash_leaf, root_of
+from copass_verify.entries import Book, Crossing, WrongEntry
+from copass_verify.hashing import read_parts
+from copass_verify.merkle import hash_leaf, root_of
 from copass_verify.messages import read_message
 from copass_verify.notes import COSIGNS, Verifier, WrongNote, open_note
+from copass_verify.runs import Runs
 
 ORIGIN_PREFIX = "copass/"
 FAULTS_MAX = 1000
-PROGRESS_EVERY = 10_000
 
-# Called with a city and how many of its entries are done.
-Progress = Callable[[str, int], None]
+# Called with a city, how many of its entries are done, and how many it signed.
+Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +87,14 @@ def verify(
     pinned: Sequence[Verifier] = (),
     cosigners_min: int = 0,
     progress: Progress | None = None,
+    apart: bool = False,
 ) -> Report:
     """Verify bundles together: where they tell of the same city, they must tell the same.
 
     `pinned`: keys known from elsewhere; a city with a pinned key must have signed with that one.
     `cosigners_min`: how many other cities must have cosigned each city's last checkpoint.
+    `apart`: large books may be hashed in a process of its own, which starts as `multiprocessing`
+    does: a script that allows it keeps its own start behind `if __name__ == "__main__"`.
     Raises WrongBundle when a file is missing from a bundle.
     """
     report = Report()
@@ -113,9 +118,8 @@ def verify(
         lengths = [max(own[city, str(one.source)], default=0) for one in parts]
         longest = parts[lengths.index(max(lengths))]
         for one in parts:
-            book, ledger = CityCheck(report, one, seen[city], own[city, str(one.source)]).run(
-                progress
-            )
+            check = CityCheck(report, one, seen[city], own[city, str(one.source)])
+            book, ledger = check.run(progress, apart=apart)
             if one is not longest:
                 continue
             ledgers[city] = ledger
@@ -160,7 +164,7 @@ def summary(
         checkpoints=len(checkpoints),
         accounts=len(book.balances),
         in_transit=ledger.in_transit,
-        arrived=len(ledger.arrived),
+        arrived=ledger.arrived,
         messages=messages,
         cosigned_by=last.cosigned_by if last else (),
         keys=tuple(str(key) for key in keys),
@@ -226,7 +230,7 @@ def merge(report: Report, city: str, known: dict[int, Seen], found: Mapping[int,
 
 
 class CityCheck:
-    """One reading of one city's entries, from the first to the last."""
+    """The reading of one city's entries, from the first to the last."""
 
     def __init__(
         self, report: Report, files: CityFiles, seen: Mapping[int, Seen], own: Mapping[int, Seen]
@@ -240,74 +244,79 @@ class CityCheck:
         self.own_last = max(own, default=0)
         self.book = Book(self.city)
         self.ledger = Ledger(self.city, own[self.own_last].time if own else 0)
-        self.entries = Frontier()
         self.good_size = 0
-        self.changed: int | None = None
         self.broken_at: int | None = None
+        # What is wrong in the part that is being read: where, and the fault.
+        self.found: list[tuple[float, Fault]] = []
 
-    def run(self, progress: Progress | None) -> tuple[Book, Ledger]:
-        sizes = iter(self.sizes)
-        next_size = next(sizes, 0)
-        leaves = chain(self.files.leaves(), repeat(b""))
-        for index, raw in enumerate(self.files.lines("entries.jsonl")):
-            self.add(index, raw, next(leaves))
-            if self.entries.size == next_size:
-                self.compare(next_size)
-                next_size = next(sizes, 0)
-            if progress and self.entries.size % PROGRESS_EVERY == 0:
-                progress(self.city, self.entries.size)
-        if self.entries.size < self.own_last:
-            what = (
-                f"{self.own_last - self.entries.size} of {self.own_last} signed entries are missing"
-            )
-            self.tell(self.entries.size, None, what)
-        elif self.entries.size > self.own_last:
-            self.tell(self.own_last, None, "no checkpoint of its own bundle signs it")
+    def run(self, progress: Progress | None, *, apart: bool) -> tuple[Book, Ledger]:
+        runs = Runs(self.book)
+        for part in read_parts(self.files, self.sizes, apart=apart):
+            for index, _, noted in runs.take(part.text):
+                self.note(index, noted)
+            for size, root in part.roots:
+                self.compare(size, root)
+            # In the order of the entries, a root after the last entry under it.
+            for _, fault in sorted(self.found, key=itemgetter(0)):
+                self.report.tell(fault)
+            self.found.clear()
+            if progress:
+                progress(self.city, self.book.size, self.own_last)
+        size = self.book.size
+        if size < self.own_last:
+            what = f"{self.own_last - size} of {self.own_last} signed entries are missing"
+            self.report.tell(Fault(self.city, size, None, what))
+        elif size > self.own_last:
+            what = "no checkpoint of its own bundle signs it"
+            self.report.tell(Fault(self.city, self.own_last, None, what))
         return self.book, self.ledger
 
-    def add(self, index: int, raw: bytes, leaf: bytes) -> None:
-        hashed = hash_leaf(raw)
-        self.entries.append(hashed)
-        if leaf != hashed and self.changed is None:
-            self.changed = index
-        try:
-            crossing = self.book.add(raw)
-        except WrongEntry as error:
-            self.tell(index, None, str(error))
+    def note(self, index: int, noted: Crossing | WrongEntry) -> None:
+        if isinstance(noted, WrongEntry):
+            self.tell(index, index, None, str(noted))
             return
-        wrong = self.ledger.add(crossing) if crossing else None
-        if crossing and wrong:
-            self.tell(index, crossing.transfer, wrong)
+        wrong = self.ledger.add(noted)
+        if wrong:
+            self.tell(index, index, noted.transfer, wrong)
 
-    def compare(self, size: int) -> None:
-        """Hold the root over the entries so far against the one that was signed.
+    def compare(self, size: int, root: bytes) -> None:
+        """Hold the root over the first `size` entries against the one that was signed.
 
         Only the first difference is told: all later roots differ because of it.
         """
-        root = self.seen[size].checkpoint.root
-        if self.entries.root() == root:
+        signed = self.seen[size].checkpoint.root
+        if root == signed:
             self.good_size = size
             return
         if self.broken_at is not None:
             return
         self.broken_at = size
         whose = "" if size in self.own else " in another bundle"
-        if self.changed is not None and self.leaves_root(size) == root:
+        changed = self.first_changed(size, signed)
+        if changed is not None:
             what = f"it is not the entry that was signed, in the checkpoint of {size}{whose}"
-            self.tell(self.changed, None, what)
+            self.tell(size - 0.5, changed, None, what)
         else:
             what = (
                 f"between here and entry {size - 1} is what was not signed: the root of {size}"
                 f" entries is not that of the checkpoint{whose}"
             )
-            self.tell(self.good_size, None, what)
+            self.tell(size - 0.5, self.good_size, None, what)
 
-    def leaves_root(self, size: int) -> bytes:
-        """The root over the hashes that the bundle has beside its entries."""
-        return root_of(islice(self.files.leaves(), size))
+    def first_changed(self, size: int, root: bytes) -> int | None:
+        """The first entry that is not what the hashes beside the entries say, if those are the ones
+        that were signed."""
+        try:
+            if root_of(islice(self.files.leaves(), size)) != root:
+                return None
+        except WrongBundle:
+            return None
+        beside = zip(self.files.lines("entries.jsonl"), self.files.leaves(), strict=False)
+        differ = (index for index, (raw, leaf) in enumerate(beside) if hash_leaf(raw) != leaf)
+        return next(differ, None)
 
-    def tell(self, index: int, transfer: str | None, what: str) -> None:
-        self.report.tell(Fault(self.city, index, transfer, what))
+    def tell(self, place: float, index: int, transfer: str | None, what: str) -> None:
+        self.found.append((place, Fault(self.city, index, transfer, what)))
 
 
 # ── Messages ────────────────────────────────────────────────────────────────────────────────────
@@ -333,19 +342,19 @@ def check_messages(
         transfer = body.get("transfer_id")
         if type(transfer) is not str or message.get("to_city") != files.city:
             continue
-        sent = ledger.sent.get(transfer)
+        sent = ledger.find_sent(transfer)
         if sent is None or sent.departure.peer != message["from_city"]:
             continue
         if body.get("kind") in ("accepted", "rejected"):
-            before = said.setdefault(transfer, body["kind"])
+            before = said.setdefault(sent.departure.id, body["kind"])
             if before != body["kind"]:
                 what = f"{message['from_city']} both accepted and rejected transfer {transfer}"
                 report.tell(Fault(files.city, sent.departure.index, sent.departure.transfer, what))
-    for transfer, sent in ledger.sent.items():
-        if sent.end is None or sent.departure.peer not in keys:
+    for departure, end in ledger.all_sent():
+        if end is None or departure.peer not in keys:
             continue
-        expected = "accepted" if sent.end.step == "settlement" else "rejected"
-        if said.get(transfer) != expected:
-            what = f"{sent.departure.peer} never said that transfer {transfer} was {expected}"
-            report.tell(Fault(files.city, sent.end.index, sent.end.transfer, what))
+        expected = "accepted" if end.step == "settlement" else "rejected"
+        if said.get(departure.id) != expected:
+            what = f"{departure.peer} never said that transfer {departure.id} was {expected}"
+            report.tell(Fault(files.city, end.index, end.transfer, what))
     return count

@@ -1,0 +1,166 @@
+"""Entries taken in by the hundred: the same book, and the same words for what is wrong, as when they
+are taken in one at a time."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from evidence_world import City, crossing, dumps, uuid_of, write
+
+from copass_verify import hashing, runs
+from copass_verify.bundle import WrongBundle, open_bundle
+from copass_verify.entries import Book, WrongEntry
+from copass_verify.hashing import hash_apart, hash_parts
+from copass_verify.runs import Noted, Runs
+from copass_verify.verify import verify
+
+NAMES = ["anna", "bruno", "chloe", "commons", "solidarity_fund", "clearing:bourges"]
+WORDS = [
+    "in_transit", "commons", "2026-11-22T10:00:00.000000+00:00", "2026-02-30T10:00:00.000000+00:00",
+    "arrival", "transfer", "reversal", "bourges", "é", "", uuid_of("anna"), "A" * 32,
+]  # fmt: skip
+VALUES: st.SearchStrategy[Any] = st.one_of(
+    st.integers(-700, 700), st.sampled_from([2**53 - 1, 2**53, -(10**15), 10**400, True, 1.0, None]),
+    st.sampled_from(WORDS), st.just([]), st.just({}),
+)  # fmt: skip
+
+
+@st.composite
+def entries(draw: st.DrawFn) -> list[bytes]:
+    """Lines of a book as it may be, and as it may not be."""
+    city = City.of("nantes")
+    for _ in range(draw(st.integers(1, 12))):
+        giver, taker = draw(st.permutations(NAMES))[:2]
+        minutes = draw(st.integers(1, 400))
+        how = draw(st.sampled_from(["transfer"] * 5 + ["contribution", "reversal", "arrival"]))
+        more: dict[str, Any] = {}
+        if how == "reversal" and city.entries:
+            more = {"reverses": draw(st.sampled_from(city.entries))["transfer"]}
+        if how == "arrival":
+            giver, taker = "clearing:bourges", "anna"
+            more = crossing(f"one{draw(st.integers(0, 9))}", "arrival", "bourges", minutes)
+        city.post(how, (giver, -minutes), (taker, minutes), **more)
+    lines = []
+    for entry in city.entries:
+        entry["posted_at"] = entry["posted_at"].replace("+00:00", ".000001+00:00")
+        entry["lines"].sort(key=lambda line: line["account"])
+        if draw(st.integers(0, 4)) == 0:
+            change(draw, entry)
+        lines.append(dumps(entry))
+    if draw(st.booleans()):
+        number = draw(st.integers(0, len(lines) - 1))
+        lines[number] = spoil(draw, lines[number])
+    if draw(st.integers(0, 3)) == 0:
+        lines.insert(draw(st.integers(0, len(lines))), draw(st.sampled_from(lines)))
+    return lines
+
+
+def change(draw: st.DrawFn, entry: dict[str, Any]) -> None:
+    where = draw(st.sampled_from([entry, *entry["lines"]]))
+    where[draw(st.sampled_from([*where, "is", "peer", "floor", "other"]))] = draw(VALUES)
+
+
+def spoil(draw: st.DrawFn, line: bytes) -> bytes:
+    """The same to a lenient reader, or almost."""
+    place = draw(st.integers(0, len(line)))
+    return draw(
+        st.sampled_from(
+            [
+                line[:place] + line[place + 1 :],
+                line[:place] + draw(st.sampled_from([b" ", b"0", b"-", b"\xff", b"A"])) + line[place:],
+                json.dumps(json.loads(line)).encode(),
+                line.replace(b'"kind":', b'"kind":"x","kind":'),
+                line.replace(b"nantes", b"n\\u0061ntes"),
+                line.replace(b'minutes":-', b'minutes":-0'),
+                b"",
+            ]
+        )
+    )  # fmt: skip
+
+
+def plainly(book: Book, lines: list[bytes]) -> list[Noted]:
+    noted: list[Noted] = []
+    for line in lines:
+        index = book.size
+        try:
+            found = book.add(line)
+        except WrongEntry as error:
+            noted.append((index, line, error))
+        else:
+            if found:
+                noted.append((index, line, found))
+    return noted
+
+
+def in_words(noted: list[Noted]) -> list[tuple[int, bytes, str]]:
+    return [(index, line, str(found)) for index, line, found in noted]
+
+
+@settings(max_examples=150, deadline=None)
+@given(entries(), st.lists(st.integers(0, 12), max_size=2))
+def test_many_at_once_are_what_they_are_one_by_one(lines: list[bytes], cuts: list[int]) -> None:
+    one, many = Book("nantes"), Book("nantes")
+    expected = plainly(one, lines)
+    taker = Runs(many)
+    noted: list[Noted] = []
+    places = sorted({0, len(lines), *(cut for cut in cuts if cut < len(lines))})
+    for begin, end in zip(places, places[1:], strict=False):
+        noted += taker.take(b"".join(line + b"\n" for line in lines[begin:end]))
+    assert in_words(noted) == in_words(expected)
+    assert many == one
+
+
+def ring(count: int) -> City:
+    """Plain transfers, as a time bank writes them."""
+    city = City.of("nantes")
+    for number in range(count):
+        giver, taker = ("anna", "bruno") if number % 2 else ("bruno", "anna")
+        entry = city.post("transfer", (giver, -1), (taker, 1))
+        entry["posted_at"] = entry["posted_at"].replace("+00:00", ".000001+00:00")
+        entry["lines"].sort(key=lambda line: line["account"])
+    return city
+
+
+def test_plain_entries_are_not_looked_at_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else this would be right, and slow, and nobody would notice."""
+    lines = [dumps(entry) for entry in ring(20).entries]
+
+    def refuse(_self: Book, _raw: bytes) -> None:
+        raise AssertionError("one by one")
+
+    monkeypatch.setattr(runs.Book, "add", refuse)
+    book = Book("nantes")
+    assert list(Runs(book).take(b"\n".join(lines) + b"\n")) == []
+    assert book.size == 20
+
+
+def test_a_process_of_its_own_hashes_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    city = ring(3_000)
+    city.sign()
+    (files,) = open_bundle(write(tmp_path / "a.zip", city)).cities
+    sizes = [1, 2, 1_000, 3_000]
+    here = list(hash_parts(files, sizes))
+    assert len(here) > 2
+    assert [size for part in here for size, _ in part.roots] == sizes
+    assert list(hash_apart(files, sizes)) == here
+    monkeypatch.setattr(hashing, "APART_BYTES_MIN", 0)
+    (tmp_path / "a.zip").write_bytes(b"gone")
+    with pytest.raises(WrongBundle, match="no evidence bundle"):
+        list(hash_apart(files, sizes))
+
+
+def test_a_line_without_end_takes_no_memory_and_is_named(tmp_path: Path) -> None:
+    city = ring(3)
+    city.sign()
+    city.entries[1]["kind"] = "x" * 3_000_000
+    report = verify([open_bundle(write(tmp_path / "a.zip", city))])
+    assert [fault.what for fault in report.faults][:2] == ["it is too long", "it is too long"]
