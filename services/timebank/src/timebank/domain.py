@@ -28,13 +28,14 @@ TransferKind = Literal[
     "settlement",
     "return",
     "arrival",
+    "netting",
 ]
 Side = Literal["payer", "payee"]
 
 # Moved by clearing between cities alone, never by somebody's request.
 CLEARING_KINDS: frozenset[AccountKind] = frozenset({"in_transit", "clearing"})
 CLEARING_PURPOSES: frozenset[TransferKind] = frozenset(
-    {"departure", "settlement", "return", "arrival"}
+    {"departure", "settlement", "return", "arrival", "netting"}
 )
 # Of the whole city: its residents may see them.
 COMMON_KINDS: frozenset[AccountKind] = frozenset({"commons", "solidarity_fund"})
@@ -235,6 +236,11 @@ RejectionCode = Literal[
     "unknown_city",
     "agreement_exists",
     "agreement_state",
+    "netting_id_reused",
+    "nothing_to_net",
+    "netting_state",
+    "netting_expired",
+    "netting_does_not_fit",
     # The exchange board.
     "wrong_terms",
     "wrong_days",

@@ -127,16 +127,23 @@ class Pair:
     in_transit: Account
     clearing: Account
     commons: Account
+    # What nettings that this city has agreed to will move: it counts as if it had.
+    netting_up_minutes: int = 0
+    netting_down_minutes: int = 0
 
     @property
     def out_minutes(self) -> int:
         """What counts against `limit_out_minutes`."""
-        return self.clearing.balance_minutes + self.in_transit.balance_minutes
+        return (
+            self.clearing.balance_minutes
+            + self.in_transit.balance_minutes
+            + self.netting_up_minutes
+        )
 
     @property
     def in_minutes(self) -> int:
         """What counts against `limit_in_minutes`."""
-        return -self.clearing.balance_minutes
+        return self.netting_down_minutes - self.clearing.balance_minutes
 
 
 # ── Source ──────────────────────────────────────────────────────────────────────────────────────
