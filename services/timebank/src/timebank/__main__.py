@@ -1,4 +1,5 @@
-"""`python -m timebank migrate | api | worker | verify-books | bundle | import | dead-letters`."""
+"""`python -m timebank migrate | api | worker | verify-books | bundle | import | dead-letters`, and
+what is done with a whole city: `rotate-key | lift-halt`."""
 
 import asyncio
 import gc
@@ -15,6 +16,7 @@ from common import db
 from common.cli import COLLECT_AFTER, console, service_cli
 from common.clock import utc_now
 from timebank import app, verify
+from timebank.cities.cli import add_commands
 from timebank.importing.layouts import UNITS, Layout, LayoutError, Unit, read_account_map
 from timebank.importing.run import Source, import_file
 from timebank.log.bundle import write_bundle
@@ -26,6 +28,8 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 cli = service_cli(
     read_settings, api="timebank.app:create_app", worker=app.run, migrations=MIGRATIONS
 )
+
+add_commands(cli, read_settings)
 
 
 @cli.command("verify-books")

@@ -151,7 +151,7 @@ async def run(settings: Settings, clock: Clock = utc_now) -> None:
             clearing = {
                 "clearing": partial(keep_clearing, pool, vault, clock),
                 "clearing-consumer": ears.run,
-                "log-recall": partial(keep_recalled, settings, pool, recalled),
+                "log-recall": partial(keep_recalled, settings, pool, recalled, clock),
             }
 
         async def ready() -> list[str]:

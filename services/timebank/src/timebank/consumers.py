@@ -1,7 +1,7 @@
 """What the time bank learns from others. It reads the fields that it uses, and no others."""
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -12,10 +12,11 @@ from common.db import Conn
 from common.events import Event
 from common.ids import new_id
 from timebank import service
+from timebank.clearing import rotation
 from timebank.clearing import service as clearing
-from timebank.clearing import store as clearing_store
+from timebank.clearing.handover import KEYS_MAX
 from timebank.clearing.keys import Vault
-from timebank.clearing.messages import read_message
+from timebank.clearing.messages import CityId, read_message
 from timebank.contributions import store as contributions
 from timebank.events import CHECKPOINTS, CITY_KEYS, CLEARING, COSIGNATURES
 from timebank.log import cosigning
@@ -56,9 +57,11 @@ class PlaceChanged(BaseModel):
 
 class CityKeyChanged(BaseModel):
     model_config = ConfigDict(extra="ignore")
-    city_id: str
+    city_id: CityId
     version: int = Field(gt=0)
     public_key: str = Field(pattern=r"^[0-9a-f]{64}$")
+    # Looked at by whoever reads the statements. None: as it was told before keys were handed over.
+    keys: list[dict[str, Any]] | None = Field(default=None, max_length=KEYS_MAX)
 
 
 class ProofFrom(BaseModel):
@@ -86,8 +89,9 @@ def clearing_handlers(vault: Vault, clock: Clock) -> dict[str, Handler]:
 
     async def on_key(conn: Conn, event: Event) -> None:
         city = CityKeyChanged.model_validate(event.data)
-        key = bytes.fromhex(city.public_key)
-        await clearing_store.save_peer(conn, city.city_id, key, city.version)
+        await rotation.hear_keys(
+            conn, city.city_id, city.version, city.public_key, city.keys, clock()
+        )
 
     async def on_message(conn: Conn, event: Event) -> None:
         await clearing.hear(conn, vault, read_message(event.data), clock())
@@ -99,7 +103,7 @@ def clearing_handlers(vault: Vault, clock: Clock) -> dict[str, Handler]:
 
     async def on_cosignature(conn: Conn, event: Event) -> None:
         told = CheckpointCosigned.model_validate(event.data)
-        await cosigning.hear_cosignature(conn, told.city_id, told.cosigner, told.note)
+        await cosigning.hear_cosignature(conn, told.city_id, told.cosigner, told.note, clock())
 
     return {
         CITY_KEYS.name: on_key,

@@ -234,9 +234,17 @@ def exchange_changed(exchange: Exchange) -> dict[str, Any]:
     }
 
 
-def city_key_changed(city_id: str, public_key: bytes, *, version: int) -> dict[str, Any]:
-    """The whole public state of a city as clearing knows it: its Ed25519 key, in hexadecimal."""
-    return {"city_id": city_id, "version": version, "public_key": public_key.hex()}
+def city_key_changed(
+    city_id: str, public_key: bytes, keys: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """The whole public state of a city as clearing knows it: its newest Ed25519 key, and all that
+    it ever had, each with the statement by which the one before handed over."""
+    return {
+        "city_id": city_id,
+        "version": len(keys),
+        "public_key": public_key.hex(),
+        "keys": [dict(each) for each in keys],
+    }
 
 
 def checkpoint_signed(

@@ -15,8 +15,11 @@ class Vault:
     def make(self, city_id: str) -> tuple[bytes, bytes]:
         """A new key: the public half, and the private one as it is kept."""
         key = Ed25519PrivateKey.generate()
-        sealed = self._sealer.seal(key.private_bytes_raw(), name=city_id)
-        return key.public_key().public_bytes_raw(), sealed
+        return key.public_key().public_bytes_raw(), self.seal(key, city_id)
+
+    def seal(self, key: Ed25519PrivateKey, city_id: str) -> bytes:
+        """A private key as it is kept here."""
+        return self._sealer.seal(key.private_bytes_raw(), name=city_id)
 
     def open(self, sealed: bytes, city_id: str) -> Ed25519PrivateKey:
         return Ed25519PrivateKey.from_private_bytes(self._sealer.unseal(sealed, name=city_id))

@@ -11,19 +11,19 @@ from dataclasses import replace
 from datetime import datetime
 from uuid import UUID
 
-from common import outbox
 from common.clock import Clock
 from common.db import Conn, Pool
 from common.ids import new_id
 from common.logging import get_logger
-from timebank import events, notices
+from timebank import notices
 from timebank import service as ledger
 from timebank import store as ledger_store
-from timebank.clearing import domain, messages, store
+from timebank.clearing import domain, keys_store, messages, rotation, store
 from timebank.clearing.agreements import store as agreements_store
 from timebank.clearing.agreements.service import hear_agreement
 from timebank.clearing.agreements.store import Bond
 from timebank.clearing.domain import Decision, Pair, Prepare
+from timebank.clearing.handover import Chain
 from timebank.clearing.keys import Vault
 from timebank.clearing.messages import (
     Message,
@@ -63,8 +63,9 @@ async def hear(conn: Conn, vault: Vault, message: Message, now: datetime) -> Non
     if not await ledger_store.has_book(conn, message.to_city):
         return
     bond = await agreements_store.lock_bond(conn, message.to_city, message.from_city)
-    key = await pinned_key(conn, bond, message)
-    if key is None or not message.is_from(key):
+    chain = await pinned_chain(conn, bond, message)
+    sent_at = message.envelope.sent_at
+    if chain is None or not any(message.is_from(key) for key in chain.believed(now, sent_at)):
         log.warning("clearing_message_not_believed", kind=body.kind, peer=message.from_city)
         return
     await store.keep_message(conn, message.to_city, message, sent=False, now=now)
@@ -75,16 +76,16 @@ async def hear(conn: Conn, vault: Vault, message: Message, now: datetime) -> Non
     elif body.kind == "reversal.agreed":
         await hear_reversal(conn, vault, message, now)
     else:
-        await hear_agreement(conn, bond, key, message, now)
+        await hear_agreement(conn, bond, chain.newest, message, now)
 
 
-async def pinned_key(conn: Conn, bond: Bond | None, message: Message) -> bytes | None:
-    """The key that the peer must have signed with: the pinned one, or, before anything is pinned,
-    the one that it says is its own, which a steward will look at."""
+async def pinned_chain(conn: Conn, bond: Bond | None, message: Message) -> Chain | None:
+    """The keys up to the one that is pinned, or, before anything is pinned, up to the one that the
+    peer says is its own, which a steward will look at."""
     renews = message.body.kind == "agreement.proposed"
     if bond is None or (renews and bond.agreement.state == "ended"):
-        return await store.find_peer_key(conn, message.from_city) if renews else None
-    return bond.peer_key
+        return await keys_store.peer_chain(conn, message.from_city) if renews else None
+    return await keys_store.with_handovers(conn, message.from_city, bond.peer_key)
 
 
 # ── Accounts ────────────────────────────────────────────────────────────────────────────────────
@@ -428,14 +429,7 @@ async def ensure_keys(conn: Conn, vault: Vault, now: datetime) -> int:
     for city_id in await store.cities_without_key(conn):
         public_key, sealed = vault.make(city_id)
         if await store.add_city_key(conn, city_id, public_key, sealed, now):
-            await outbox.add(
-                conn,
-                topic=events.CITY_KEYS,
-                key=city_id,
-                type=events.CITY_KEY_CHANGED,
-                data=events.city_key_changed(city_id, public_key, version=1),
-                now=now,
-            )
+            await rotation.publish(conn, city_id, Chain(public_key), now)
             made += 1
     return made
 

@@ -12,6 +12,8 @@ from common import db
 from common.db import Conn
 from copass_verify.bundle import FORMAT, README
 from copass_verify.notes import to_verifier
+from timebank.clearing import keys_store
+from timebank.clearing.handover import Chain
 from timebank.log import store
 from timebank.log.domain import origin_of
 
@@ -36,13 +38,27 @@ async def write_bundle(dsn: str, cities: Sequence[str], path: Path, now: datetim
                 about = {"format": FORMAT, "made_at": now.isoformat(), "cities": chosen}
                 archive.writestr("README.txt", README)
                 archive.writestr("bundle.json", orjson.dumps(about))
-                keys = await store.cosigner_keys(connection)
+                known = await all_chains(connection)
+                keys = [(city, key) for city, chain in known.items() for key in chain.keys]
                 archive.writestr("cosigners.txt", lines_of_keys(keys, cosigns=True))
+                listed = {city: chain.listed() for city, chain in known.items()}
+                archive.writestr("cosigners.json", orjson.dumps(listed))
                 for city_id in chosen:
                     await write_city(connection, archive, city_id, sizes[city_id])
     finally:
         await connection.close(timeout=5)
     return chosen
+
+
+async def all_chains(conn: Conn) -> dict[str, Chain]:
+    """The keys of all cities that are known here, ours and others'."""
+    chains = {}
+    for city_id in await keys_store.known_cities(conn):
+        own = await keys_store.own_chain(conn, city_id)
+        chain = own or await keys_store.peer_chain(conn, city_id)
+        if chain is not None:
+            chains[city_id] = chain
+    return chains
 
 
 def lines_of_keys(keys: Sequence[tuple[str, bytes]], *, cosigns: bool) -> str:
@@ -52,8 +68,10 @@ def lines_of_keys(keys: Sequence[tuple[str, bytes]], *, cosigns: bool) -> str:
 
 async def write_city(conn: Conn, archive: zipfile.ZipFile, city_id: str, size: int) -> None:
     folder = f"cities/{city_id}"
-    keys = [(city_id, key) for key in await store.city_keys(conn, city_id)]
+    chain = await keys_store.own_chain(conn, city_id)
+    keys = [(city_id, key) for key in chain.keys] if chain else []
     archive.writestr(f"{folder}/keys.txt", lines_of_keys(keys, cosigns=False))
+    archive.writestr(f"{folder}/keys.json", orjson.dumps(chain.listed() if chain else []))
     with archive.open(f"{folder}/checkpoints.jsonl", "w") as file:
         after = 0
         while found := await store.list_checkpoints(conn, city_id, after, AT_ONCE):

@@ -9,8 +9,6 @@ is an old one that was brought back, or somebody wrote it anew. Then it signs no
 import base64
 from datetime import UTC, datetime
 
-from prometheus_client import Gauge
-
 from common import outbox
 from common.db import Conn
 from common.logging import get_logger
@@ -29,14 +27,14 @@ from copass_verify.notes import (
 )
 from timebank import events
 from timebank import store as ledger_store
+from timebank.clearing import keys_store
+from timebank.clearing.handover import Chain
 from timebank.clearing.keys import Vault
 from timebank.log import cosigning_store as store
-from timebank.log import service
+from timebank.log import halting, service
 from timebank.log import store as log_store
 from timebank.log.cosigning_store import Seen
 from timebank.log.domain import origin_of
-
-LOG_HALTED = Gauge("timebank_log_halted", "Whether a city's log signs nothing any more", ["city"])
 
 log = get_logger(__name__)
 
@@ -87,10 +85,11 @@ async def hear_checkpoint(
 ) -> None:
     """A city signed a checkpoint: ours that have an agreement with it cosign, or refuse to."""
     if await ledger_store.has_book(conn, city_id):
-        await hear_of_own(conn, city_id, raw)
+        await hear_of_own(conn, city_id, raw, now)
     for cosigner, peer_key in await store.cosigners_for(conn, city_id):
+        chain = await keys_store.with_handovers(conn, city_id, peer_key)
         try:
-            verifier = to_verifier(origin_of(city_id), peer_key)
+            verifier = verifier_of(chain, city_id, raw)
             _, checkpoint = read_note(raw, city_id, [verifier])
         except (WrongNote, WrongCheckpoint) as error:
             log.warning("checkpoint_not_believed", city=city_id, by=cosigner, reason=str(error))
@@ -146,44 +145,52 @@ async def cosign(
     await tell_seen(conn, cosigner, city_id, seen, now)
 
 
-async def hear_cosignature(conn: Conn, city_id: str, cosigner: str, raw: str) -> None:
+async def hear_cosignature(
+    conn: Conn, city_id: str, cosigner: str, raw: str, now: datetime
+) -> None:
     """What another city holds of a log of ours: kept beside our checkpoint, if it is ours."""
     if not await ledger_store.has_book(conn, city_id):
         return
-    checkpoint = await hear_of_own(conn, city_id, raw)
+    checkpoint = await hear_of_own(conn, city_id, raw, now)
     key = await store.key_of_peer(conn, city_id, cosigner)
-    if checkpoint is None or key is None:
+    chain = await keys_store.own_chain(conn, city_id)
+    if checkpoint is None or key is None or chain is None:
         return
-    own = await own_verifier(conn, city_id)
-    verifier = to_verifier(origin_of(cosigner), key, cosigns=True)
+    # It may have cosigned before it handed over its key.
+    known = (await keys_store.with_handovers(conn, cosigner, key)).keys
+    verifiers = [to_verifier(origin_of(cosigner), each, cosigns=True) for each in known]
     try:
-        note, _ = read_note(raw, city_id, [own, verifier] if own else [verifier])
-        at = [each.signed_at for each in note.signatures if each.verifier == verifier]
-        if not at or at[0] is None:
+        note, _ = read_note(raw, city_id, [verifier_of(chain, city_id, raw), *verifiers])
+        found = [each for each in note.signatures if each.verifier in verifiers]
+        if not found or found[0].signed_at is None:
             raise WrongNote("unverified", f"{cosigner} did not cosign it")
-        signed_at = datetime.fromtimestamp(at[0], UTC)
-        line = line_of(raw, verifier)
+        signed_at = datetime.fromtimestamp(found[0].signed_at, UTC)
+        line = line_of(raw, found[0].verifier)
     except (WrongNote, WrongCheckpoint, OverflowError, OSError, ValueError) as error:
         log.warning("cosignature_not_believed", city=city_id, by=cosigner, reason=str(error))
         return
     await store.add_cosignature(conn, city_id, checkpoint.size, cosigner, line, signed_at)
 
 
-async def own_verifier(conn: Conn, city_id: str) -> Verifier | None:
-    keys = await log_store.city_keys(conn, city_id)
-    return to_verifier(origin_of(city_id), keys[0]) if keys else None
+def verifier_of(chain: Chain, city_id: str, raw: str) -> Verifier:
+    """The key with which the city must have signed this checkpoint: that of its size.
+
+    Raises WrongNote or WrongCheckpoint when it is none.
+    """
+    size = parse_checkpoint(split_note(raw.encode())[0]).size
+    return to_verifier(origin_of(city_id), chain.key_at(size))
 
 
-async def hear_of_own(conn: Conn, city_id: str, raw: str) -> Checkpoint | None:
+async def hear_of_own(conn: Conn, city_id: str, raw: str, now: datetime) -> Checkpoint | None:
     """A checkpoint of ours comes back from outside: it must be what we have, or we stop signing.
 
     The checkpoint when it is; None when it is not, or when we never signed it.
     """
-    own = await own_verifier(conn, city_id)
-    if own is None:
+    chain = await keys_store.own_chain(conn, city_id)
+    if chain is None:
         return None
     try:
-        _, checkpoint = read_note(raw, city_id, [own])
+        _, checkpoint = read_note(raw, city_id, [verifier_of(chain, city_id, raw)])
     except (WrongNote, WrongCheckpoint) as error:
         log.warning("checkpoint_not_ours", city=city_id, reason=str(error))
         return None
@@ -194,10 +201,7 @@ async def hear_of_own(conn: Conn, city_id: str, raw: str) -> Checkpoint | None:
         why = f"another history of {checkpoint.size} entries was signed"
     else:
         return checkpoint
-    if head.halted is None:
-        log.error("log_halted", city=city_id, why=why)
-        await store.halt(conn, city_id, why)
-    LOG_HALTED.labels(city_id).set(1)
+    await halting.halt(conn, city_id, why, raw, now)
     return None
 
 

@@ -92,3 +92,57 @@ async def add_cosignature(
 async def halt(conn: Conn, city_id: str, why: str) -> None:
     """Let a log sign nothing more; its head is locked."""
     await conn.execute("UPDATE log_head SET halted = $2 WHERE city_id = $1", city_id, why)
+
+
+async def lift_halt(conn: Conn, city_id: str) -> None:
+    """Let a log go on; its head is locked."""
+    await conn.execute("UPDATE log_head SET halted = NULL WHERE city_id = $1", city_id)
+
+
+async def add_halt(
+    conn: Conn, city_id: str, what: str, why: str, note: str | None, now: datetime
+) -> None:
+    """Keep that a log was `halted` or `lifted`; its head is locked."""
+    await conn.execute(
+        "INSERT INTO log_halt (city_id, number, what, why, note, at)"
+        " SELECT $1, coalesce(max(number), 0) + 1, $2, $3, $4, $5 FROM log_halt WHERE city_id = $1",
+        city_id,
+        what,
+        why,
+        note,
+        now,
+    )
+
+
+async def list_halts(conn: Conn, city_id: str) -> list[tuple[str, str, datetime]]:
+    """What happened (`halted`, `lifted`), why, when; the oldest first."""
+    rows = await conn.fetch(
+        "SELECT what, why, at FROM log_halt WHERE city_id = $1 ORDER BY number", city_id
+    )
+    return [(row["what"], row["why"], row["at"]) for row in rows]
+
+
+async def notes_of(conn: Conn, city_id: str) -> list[str]:
+    """The newest checkpoints of a log of ours that this database knows: signed here, and held
+    against it from outside."""
+    rows = await conn.fetch(
+        "(SELECT note FROM log_checkpoint WHERE city_id = $1 ORDER BY size DESC LIMIT 1)"
+        " UNION ALL SELECT note FROM log_halt WHERE city_id = $1 AND note IS NOT NULL"
+        " UNION ALL SELECT note FROM log_checkpoint WHERE city_id = $1 AND size ="
+        " (SELECT max(size) FROM log_cosignature WHERE city_id = $1)",
+        city_id,
+    )
+    return [row["note"] for row in rows]
+
+
+async def cosigners_of(conn: Conn, city_id: str, size: int) -> list[str]:
+    rows = await conn.fetch(
+        "SELECT cosigner FROM log_cosignature WHERE city_id = $1 AND size = $2", city_id, size
+    )
+    return [row["cosigner"] for row in rows]
+
+
+async def halted_cities(conn: Conn) -> dict[str, bool]:
+    """Of each log, whether it is halted."""
+    rows = await conn.fetch("SELECT city_id, halted IS NOT NULL AS halted FROM log_head")
+    return {row["city_id"]: row["halted"] for row in rows}

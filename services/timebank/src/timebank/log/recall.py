@@ -5,15 +5,21 @@ said by ourselves and by those who cosigned it.
 """
 
 import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
 
 from aiokafka import AIOKafkaConsumer
 
 from common import kafka
-from common.db import Pool
+from common.clock import Clock, utc_now
+from common.db import Conn, Pool
 from common.events import MalformedEvent, from_message
 from common.logging import get_logger
 from common.settings import ServiceSettings
-from timebank.events import CHECKPOINTS, COSIGNATURES
+from timebank.clearing.rotation import hear_keys
+from timebank.events import CHECKPOINTS, CITY_KEYS, COSIGNATURES
 from timebank.log.cosigning import hear_of_own
 
 IDLE_MS = 500
@@ -21,30 +27,63 @@ IDLE_MS = 500
 log = get_logger(__name__)
 
 
-async def keep_recalled(settings: ServiceSettings, pool: Pool, recalled: asyncio.Event) -> None:
+@dataclass(frozen=True, slots=True)
+class Told:
+    """The last event of a key of the topics that tell of logs and of cities' keys."""
+
+    topic: str
+    data: dict[str, Any]
+
+
+async def keep_recalled(
+    settings: ServiceSettings, pool: Pool, recalled: asyncio.Event, clock: Clock = utc_now
+) -> None:
     """The worker's task: read all that is told of logs, hold ours against it, then let sign."""
-    notes = await read_topics(settings)
-    for city_id, note in notes:
-        async with pool.acquire() as conn, conn.transaction():
-            await hear_of_own(conn, city_id, note)
+    found = await read_topics(settings)
+    await hold_against(pool, found, clock())
     recalled.set()
-    log.info("log_recalled", notes=len(notes))
+    log.info("log_recalled", events=len(found))
     await asyncio.Event().wait()
 
 
-async def read_topics(settings: ServiceSettings) -> list[tuple[str, str]]:
-    """The last note of each key, with the city that it is of; one per city and cosigner.
+async def hold_against(pool: Pool, found: Sequence[Told], now: datetime) -> None:
+    """Keys first: a checkpoint is read with that of its size."""
+    for told in sorted(found, key=lambda each: each.topic != CITY_KEYS.name):
+        async with pool.acquire() as conn, conn.transaction():
+            if told.topic == CITY_KEYS.name:
+                await hear_told_keys(conn, told.data, now)
+            else:
+                await hear_of_own(conn, told.data["city_id"], told.data["note"], now)
+
+
+async def hear_told_keys(conn: Conn, data: Mapping[str, Any], now: datetime) -> None:
+    version, public_key, keys = data.get("version"), data.get("public_key"), data.get("keys")
+    if type(version) is int and type(public_key) is str and (keys is None or type(keys) is list):
+        await hear_keys(conn, data["city_id"], version, public_key, keys, now)
+
+
+def notes_of(found: Sequence[Told], city_id: str) -> list[str]:
+    """The checkpoints of a city's log that were told."""
+    return [
+        each.data["note"]
+        for each in found
+        if each.topic != CITY_KEYS.name and each.data["city_id"] == city_id
+    ]
+
+
+async def read_topics(settings: ServiceSettings) -> list[Told]:
+    """The last event of each key; of checkpoints one per city and cosigner.
 
     Raises KafkaError or TimeoutError when the broker does not answer.
     """
-    topics = (CHECKPOINTS.name, COSIGNATURES.name)
+    topics = (CITY_KEYS.name, CHECKPOINTS.name, COSIGNATURES.name)
     await kafka.wait_for_topics(settings, topics)
     consumer = kafka.make_consumer(settings, *topics, fetch_wait_ms=IDLE_MS // 2)
-    found: dict[tuple[str, bytes | None], tuple[str, str]] = {}
+    found: dict[tuple[str, bytes | None], Told] = {}
     try:
         async with asyncio.timeout(kafka.SEND_TIMEOUT_S):
             await consumer.start()
-        while not await read_some(consumer, found):
+        while not await read_some(consumer, settings.kafka_topic_prefix, found):
             continue
     finally:
         await kafka.stop(consumer)
@@ -52,7 +91,7 @@ async def read_topics(settings: ServiceSettings) -> list[tuple[str, str]]:
 
 
 async def read_some(
-    consumer: AIOKafkaConsumer, found: dict[tuple[str, bytes | None], tuple[str, str]]
+    consumer: AIOKafkaConsumer, prefix: str, found: dict[tuple[str, bytes | None], Told]
 ) -> bool:
     """Take in what comes; whether that was all there is."""
     batches = await consumer.getmany(timeout_ms=IDLE_MS)
@@ -62,9 +101,10 @@ async def read_some(
                 data = from_message(record.value, record.headers).data
             except MalformedEvent:
                 continue
-            city_id, note = data.get("city_id"), data.get("note")
-            if isinstance(city_id, str) and isinstance(note, str):
-                found[partition.topic, record.key] = (city_id, note)
+            topic = partition.topic.removeprefix(prefix)
+            says = "public_key" if topic == CITY_KEYS.name else "note"
+            if isinstance(data.get("city_id"), str) and isinstance(data.get(says), str):
+                found[topic, record.key] = Told(topic, data)
     if batches:
         return False
     async with asyncio.timeout(kafka.SEND_TIMEOUT_S):

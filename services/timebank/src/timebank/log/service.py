@@ -10,6 +10,8 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from uuid import UUID
 
+from prometheus_client import Gauge
+
 from common import db, outbox
 from common.clock import Clock
 from common.db import Conn, Pool
@@ -40,6 +42,8 @@ POLL_S = 5.0
 # How long what was posted may wait, so that looking for it stays cheap beside the posting itself.
 PAUSE_S = 0.5
 CHECKPOINT_EVERY = timedelta(seconds=10)
+
+LOG_HALTED = Gauge("timebank_log_halted", "Whether a city's log signs nothing any more", ["city"])
 
 log = get_logger(__name__)
 
@@ -213,6 +217,8 @@ async def work_once(pool: Pool, vault: Vault | None, now: datetime) -> int:
     """Put what waits into the logs, a bounded part of it, and sign where it is time."""
     done = 0
     async with pool.acquire() as conn:
+        for city_id, halted in (await cosigning_store.halted_cities(conn)).items():
+            LOG_HALTED.labels(city_id).set(halted)
         for city_id in await store.cities_behind(conn):
             for _ in range(STEPS_MAX):
                 async with conn.transaction():

@@ -62,6 +62,14 @@ async def lock_head(conn: Conn, city_id: str) -> Head:
     return Head(row["size"], tuple(row["roots"]), row["halted"])
 
 
+async def find_head(conn: Conn, city_id: str) -> Head | None:
+    """The head of a city's log as it is; None before it has one."""
+    row = await conn.fetchrow(
+        "SELECT size, roots, halted FROM log_head WHERE city_id = $1", city_id
+    )
+    return Head(row["size"], tuple(row["roots"]), row["halted"]) if row else None
+
+
 async def list_lines(conn: Conn, city_id: str, limit: int) -> list[Line]:
     """The earliest postings that no entry tells of, about `limit`, in one snapshot.
 
@@ -339,20 +347,6 @@ async def signed_sizes(conn: Conn) -> dict[str, int]:
         "SELECT city_id, max(size) AS size FROM log_checkpoint GROUP BY city_id"
     )
     return {row["city_id"]: row["size"] for row in rows}
-
-
-async def city_keys(conn: Conn, city_id: str) -> list[bytes]:
-    rows = await conn.fetch("SELECT public_key FROM city_key WHERE city_id = $1", city_id)
-    return [row["public_key"] for row in rows]
-
-
-async def cosigner_keys(conn: Conn) -> list[tuple[str, bytes]]:
-    """The keys of all cities that are known here, ours and others'."""
-    rows = await conn.fetch(
-        "SELECT city_id, public_key FROM city_key"
-        " UNION SELECT city_id, public_key FROM peer_city ORDER BY 1, 2"
-    )
-    return [(row["city_id"], row["public_key"]) for row in rows]
 
 
 async def all_messages(conn: Conn, city_id: str, at_once: int) -> AsyncIterator[dict[str, Any]]:

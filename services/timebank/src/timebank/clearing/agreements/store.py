@@ -131,6 +131,12 @@ async def save_bond(conn: Conn, bond: Bond, *, change: str, by: str, now: dateti
     return replace(saved, own_key=own_key)
 
 
+async def save_key(conn: Conn, bond: Bond, peer_key: bytes, *, change: str, now: datetime) -> Bond:
+    """Pin the key that the peer handed over to; the caller holds the agreement's lock."""
+    pinned = replace(bond, peer_key=peer_key)
+    return await save_bond(conn, pinned, change=change, by=bond.peer_city_id, now=now)
+
+
 async def list_history(conn: Conn, city_id: str, peer_city_id: str) -> list[dict[str, Any]]:
     rows = await conn.fetch(
         "SELECT version, change, agreement, changed_by, changed_at FROM agreement_history"

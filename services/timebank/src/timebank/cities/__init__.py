@@ -1,0 +1,1 @@
+"""Cities as a whole: their keys, their halts, and moving from one time bank to another."""
