@@ -33,6 +33,13 @@ class Settings(ServiceSettings):
     # How often the worker checks every book against its postings; 0: never.
     check_books_minutes: int = Field(default=60, ge=0, le=10_080)
 
+    # How often the worker asks other cities where they stand; 0: never. And how long what is in
+    # flight may take before somebody is told.
+    reconcile_every_minutes: int = Field(default=5, ge=0, le=1440)
+    overdue_minutes: int = Field(default=60, ge=1, le=43_200)
+    # How often the worker looks for debts that go round, and proposes to net them; 0: never.
+    netting_every_hours: int = Field(default=24, ge=0, le=8760)
+
     # The cities whose books are here, by commas; empty: all. Others are other time banks'.
     cities: str = Field(default="", pattern=r"^([a-z][a-z0-9-]{1,39}(,[a-z][a-z0-9-]{1,39})*)?$")
     # Which of several time banks on one broker this is: each reads every topic for itself.

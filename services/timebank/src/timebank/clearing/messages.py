@@ -25,6 +25,8 @@ PREFIX = b"copass clearing v1\n"
 
 CityId = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{1,39}$")]
 MinutesOrNone = Annotated[int, Field(strict=True, ge=0, le=MINUTES_MAX)]
+SignedMinutes = Annotated[int, Field(strict=True, ge=-MINUTES_MAX, le=MINUTES_MAX)]
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class Strict(BaseModel):
@@ -71,8 +73,106 @@ class ReversalBody(Strict):
     transfer_id: UUID
 
 
+class MoveBody(Strict):
+    debtor: CityId
+    creditor: CityId
+    minutes: Annotated[int, Field(strict=True, ge=1, le=MINUTES_MAX)]
+    owed_minutes: Annotated[int, Field(strict=True, ge=1, le=MINUTES_MAX)]
+
+
+class PlanBody(Strict):
+    """What the sender proposes to net, and decides about."""
+
+    kind: Literal["netting.proposed"]
+    netting_id: UUID
+    moves: Annotated[list[MoveBody], Field(max_length=200)]
+    expires_at: AwareDatetime
+
+
+class PlanAnswerBody(Strict):
+    """The sender's stewards agree to the plan of this digest, for good; or do not."""
+
+    kind: Literal["netting.agreed", "netting.refused"]
+    netting_id: UUID
+    digest: Digest
+
+
+class PlanDecisionBody(Strict):
+    """What was decided of a plan. `agreements`: the signed messages of all other cities in it; the
+    signature under this one is the decider's own agreement."""
+
+    kind: Literal["netting.decided"]
+    netting_id: UUID
+    digest: Digest
+    committed: bool
+    agreements: Annotated[list[dict[str, Any]], Field(max_length=400)]
+
+
+class PlanPassedBody(Strict):
+    """A decision that the sender heard, as the decider signed it."""
+
+    kind: Literal["netting.passed"]
+    netting_id: UUID
+    decision: dict[str, Any]
+
+
+class PairAskedBody(Strict):
+    """Asks how the receiver's account with the sender moved after its posting `since`."""
+
+    kind: Literal["pair.asked"]
+    question_id: UUID
+    since: Annotated[int, Field(strict=True, ge=0)]
+
+
+class MovementBody(Strict):
+    """One posting of the sender's clearing account: `id` is that of the transfer between the
+    cities, or of the netting."""
+
+    version: Annotated[int, Field(strict=True, ge=1)]
+    kind: Literal["settlement", "arrival", "netting", "other"]
+    id: UUID
+    minutes: SignedMinutes
+
+
+class WaitingBody(Strict):
+    """What the sender waits for: a transfer that it sent, a netting that it agreed to."""
+
+    kind: Literal["transfer", "netting"]
+    id: UUID
+    minutes: SignedMinutes
+
+
+class PairSaidBody(Strict):
+    """The sender's position with the receiver in one snapshot: after `version` postings, those of
+    them that come after `since` (`complete`: all of these), and what is in flight
+    (`waiting_complete`: all of that)."""
+
+    kind: Literal["pair.said"]
+    question_id: UUID
+    since: Annotated[int, Field(strict=True, ge=0)]
+    version: Annotated[int, Field(strict=True, ge=0)]
+    position_minutes: SignedMinutes
+    in_transit_minutes: MinutesOrNone
+    movements: Annotated[list[MovementBody], Field(max_length=500)]
+    complete: bool
+    waiting: Annotated[list[WaitingBody], Field(max_length=500)]
+    waiting_complete: bool
+    log_size: Annotated[int, Field(strict=True, ge=0)]
+
+
 Body = Annotated[
-    PrepareBody | AnswerBody | TermsBody | ChangeBody | ReversalBody, Field(discriminator="kind")
+    PrepareBody
+    | AnswerBody
+    | TermsBody
+    | ChangeBody
+    | ReversalBody
+    | PlanBody
+    | PlanAnswerBody
+    | PlanDecisionBody
+    | PlanPassedBody
+    | PairAskedBody
+    | PairSaidBody,
+    Field(discriminator="kind"),
 ]
 
 

@@ -107,7 +107,13 @@ async def lock_pair(
         return None
     ids = [in_transit.id, clearing.id, *others, *([common.id] if commons else [])]
     accounts = await ledger_store.lock_accounts(conn, ids)
-    pair = Pair(accounts[in_transit.id], accounts[clearing.id], accounts.get(common.id, common))
+    pair = Pair(
+        accounts[in_transit.id],
+        accounts[clearing.id],
+        accounts.get(common.id, common),
+        netting_up_minutes=bond.netting_up_minutes,
+        netting_down_minutes=bond.netting_down_minutes,
+    )
     return pair, accounts
 
 

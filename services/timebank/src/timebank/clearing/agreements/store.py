@@ -26,6 +26,9 @@ class Bond:
     changed_at: datetime
     # The key with which `city_id` itself signs: what its stewards read to those of the peer.
     own_key: bytes | None = None
+    # By how much nettings that were agreed to will raise and lower the position with the peer.
+    netting_up_minutes: int = 0
+    netting_down_minutes: int = 0
 
     @property
     def peer_city_id(self) -> str:
@@ -35,7 +38,7 @@ class Bond:
 SELECT_BOND = (
     "SELECT city_id, peer_city_id, agreement_id, state, proposed_by_us, suspended_by_us,"
     " suspended_by_peer, limit_out_minutes, limit_in_minutes, soft_percent, levy_out_permille,"
-    " levy_in_permille, peer_key, version, changed_at,"
+    " levy_in_permille, peer_key, version, changed_at, netting_up_minutes, netting_down_minutes,"
     " (SELECT public_key FROM city_key WHERE city_key.city_id = agreement.city_id) AS own_key"
     " FROM agreement"
 )
@@ -61,6 +64,8 @@ def to_bond(row: asyncpg.Record) -> Bond:
         version=row["version"],
         changed_at=row["changed_at"],
         own_key=row["own_key"],
+        netting_up_minutes=row["netting_up_minutes"],
+        netting_down_minutes=row["netting_down_minutes"],
     )
 
 
@@ -72,6 +77,29 @@ async def lock_bond(conn: Conn, city_id: str, peer_city_id: str) -> Bond | None:
         peer_city_id,
     )
     return to_bond(row) if row else None
+
+
+async def find_bond(conn: Conn, city_id: str, peer_city_id: str) -> Bond | None:
+    """The agreement of a city with another, for those who change nothing of it."""
+    row = await conn.fetchrow(
+        f"{SELECT_BOND} WHERE city_id = $1 AND peer_city_id = $2", city_id, peer_city_id
+    )
+    return to_bond(row) if row else None
+
+
+async def set_aside(
+    conn: Conn, city_id: str, peer_city_id: str, *, up_minutes: int, down_minutes: int
+) -> None:
+    """Add to what nettings will move (below zero: no longer); the caller holds the lock."""
+    await conn.execute(
+        "UPDATE agreement SET netting_up_minutes = netting_up_minutes + $3,"
+        " netting_down_minutes = netting_down_minutes + $4"
+        " WHERE city_id = $1 AND peer_city_id = $2",
+        city_id,
+        peer_city_id,
+        up_minutes,
+        down_minutes,
+    )
 
 
 async def list_bonds(conn: Conn, city_id: str | None) -> list[Bond]:
