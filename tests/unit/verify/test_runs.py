@@ -1,8 +1,9 @@
-"""Entries taken in by the hundred: the same book, and the same words for what is wrong, as when they
-are taken in one at a time."""
+"""Entries taken in by the hundred: the same book, and the same words for what is wrong, as when
+they are taken in one at a time."""
 
 import json
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,8 @@ WORDS = [
     "arrival", "transfer", "reversal", "bourges", "é", "", uuid_of("anna"), "A" * 32,
 ]  # fmt: skip
 VALUES: st.SearchStrategy[Any] = st.one_of(
-    st.integers(-700, 700), st.sampled_from([2**53 - 1, 2**53, -(10**15), 10**400, True, 1.0, None]),
+    st.integers(-700, 700),
+    st.sampled_from([2**53 - 1, 2**53, -(10**15), 10**400, True, 1.0, None]),
     st.sampled_from(WORDS), st.just([]), st.just({}),
 )  # fmt: skip
 
@@ -70,11 +72,12 @@ def change(draw: st.DrawFn, entry: dict[str, Any]) -> None:
 def spoil(draw: st.DrawFn, line: bytes) -> bytes:
     """The same to a lenient reader, or almost."""
     place = draw(st.integers(0, len(line)))
+    more = draw(st.sampled_from([b" ", b"0", b"-", b"\xff", b"A"]))
     return draw(
         st.sampled_from(
             [
                 line[:place] + line[place + 1 :],
-                line[:place] + draw(st.sampled_from([b" ", b"0", b"-", b"\xff", b"A"])) + line[place:],
+                line[:place] + more + line[place:],
                 json.dumps(json.loads(line)).encode(),
                 line.replace(b'"kind":', b'"kind":"x","kind":'),
                 line.replace(b"nantes", b"n\\u0061ntes"),
@@ -111,7 +114,7 @@ def test_many_at_once_are_what_they_are_one_by_one(lines: list[bytes], cuts: lis
     taker = Runs(many)
     noted: list[Noted] = []
     places = sorted({0, len(lines), *(cut for cut in cuts if cut < len(lines))})
-    for begin, end in zip(places, places[1:], strict=False):
+    for begin, end in pairwise(places):
         noted += taker.take(b"".join(line + b"\n" for line in lines[begin:end]))
     assert in_words(noted) == in_words(expected)
     assert many == one

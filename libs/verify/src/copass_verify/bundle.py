@@ -3,7 +3,9 @@
 README.txt
 bundle.json                     {"format": "copass evidence v1", "made_at", "cities"}
 cosigners.txt                   keys of cities that cosign, one per line
+cosigners.json                  {"<city>": list of its keys}, with the hand-overs between them
 cities/<city>/keys.txt          keys that sign its checkpoints, one per line
+cities/<city>/keys.json         the same as a list with the hand-overs; see keys
 cities/<city>/checkpoints.jsonl each checkpoint ever signed: a note as a JSON string
 cities/<city>/entries.jsonl     each entry, as it was hashed
 cities/<city>/leaves.bin        their 32-byte hashes, in order
@@ -17,14 +19,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from copass_verify.entries import CITY, ENTRY_BYTES_MAX, WrongEntry, matches, read_object
 from copass_verify.merkle import HASH_BYTES
 from copass_verify.notes import NOTE_BYTES_MAX, Verifier, WrongKey, parse_verifier
 
 FORMAT = "copass evidence v1"
-SMALL_BYTES_MAX = 1_000_000
+SMALL_BYTES_MAX = 20_000_000
 PART_BYTES = 1 << 18
 
 README = """\
@@ -42,7 +44,11 @@ What is in it
 
 bundle.json                      the format and the cities, as JSON
 cosigners.txt                    the keys with which cities cosign each other's checkpoints
+cosigners.json                   the same keys by city, each with the note by which it follows
 cities/<city>/keys.txt           the keys with which a city signs: name+key id+base64
+cities/<city>/keys.json          the same, the oldest first. Each later one signs checkpoints from
+                                 "from_size" entries on, and no other does; its "statement" is the
+                                 signed note by which the key before handed over, signed by both
 cities/<city>/checkpoints.jsonl  every checkpoint that the city ever signed. Each line is a JSON
                                  string, a signed note (C2SP signed-note and tlog-checkpoint): the
                                  log's name, the number of its entries, the root of the tree over
@@ -91,6 +97,8 @@ class CityFiles:
     archive: zipfile.ZipFile
     keys: tuple[Verifier, ...]
     source: Path
+    # keys.json, not looked at yet; None when there is none.
+    key_list: list[Any] | None = None
 
     @contextmanager
     def open(self, name: str) -> Iterator[IO[bytes]]:
@@ -152,6 +160,8 @@ class Bundle:
     path: Path
     cities: tuple[CityFiles, ...]
     cosigners: tuple[Verifier, ...]
+    # cosigners.json, its lists not looked at yet; None when there is none.
+    cosigner_lists: dict[str, list[Any]] | None = None
 
 
 def open_bundle(path: Path) -> Bundle:
@@ -168,11 +178,18 @@ def open_bundle(path: Path) -> Bundle:
         raise WrongBundle(f"{path} names its cities wrongly")
     try:
         files = tuple(
-            CityFiles(city, archive, read_keys(archive, f"cities/{city}/keys.txt"), path)
+            CityFiles(
+                city,
+                archive,
+                read_keys(archive, f"cities/{city}/keys.txt"),
+                path,
+                read_key_list(archive, f"cities/{city}/keys.json"),
+            )
             for city in cities
         )
-        return Bundle(path, files, read_keys(archive, "cosigners.txt"))
-    except (WrongKey, UnicodeDecodeError, *UNREADABLE) as error:
+        cosigners = read_keys(archive, "cosigners.txt")
+        return Bundle(path, files, cosigners, read_key_lists(archive, "cosigners.json"))
+    except (ValueError, *UNREADABLE) as error:
         raise WrongBundle(f"{path} has keys that are missing or malformed: {error}") from error
 
 
@@ -192,3 +209,31 @@ def read_small(archive: zipfile.ZipFile, name: str) -> bytes:
 def read_keys(archive: zipfile.ZipFile, name: str) -> tuple[Verifier, ...]:
     lines = read_small(archive, name).decode().splitlines()
     return tuple(parse_verifier(line) for line in lines if line.strip())
+
+
+def read_json(archive: zipfile.ZipFile, name: str) -> Any:
+    """None when there is no such file. Raises ValueError."""
+    if name not in archive.namelist():
+        return None
+    try:
+        return json.loads(read_small(archive, name))
+    except RecursionError as error:
+        raise ValueError(f"{name} is no JSON") from error
+
+
+def read_key_list(archive: zipfile.ZipFile, name: str) -> list[Any] | None:
+    found = read_json(archive, name)
+    if found is not None and type(found) is not list:
+        raise WrongKey(f"{name} is no list")
+    return found
+
+
+def read_key_lists(archive: zipfile.ZipFile, name: str) -> dict[str, list[Any]] | None:
+    found = read_json(archive, name)
+    if found is None:
+        return None
+    if type(found) is not dict or not all(
+        matches(CITY, city) and type(listed) is list for city, listed in found.items()
+    ):
+        raise WrongKey(f"{name} is no object of lists")
+    return found

@@ -15,12 +15,13 @@ from copass_verify.checkpoints import Checkpoint, WrongCheckpoint, parse_checkpo
 from copass_verify.crossings import Fault, Ledger, pair
 from copass_verify.entries import Book, Crossing, WrongEntry
 from copass_verify.hashing import read_parts
+from copass_verify.keys import Chain
 from copass_verify.merkle import hash_leaf, root_of
 from copass_verify.messages import read_message
-from copass_verify.notes import COSIGNS, Verifier, WrongNote, open_note
+from copass_verify.notes import Verifier, WrongNote, open_note
 from copass_verify.runs import Runs
+from copass_verify.trust import believe
 
-ORIGIN_PREFIX = "copass/"
 FAULTS_MAX = 1000
 
 # Called with a city, how many of its entries are done, and how many it signed.
@@ -102,17 +103,16 @@ def verify(
     for bundle in bundles:
         for files in bundle.cities:
             copies.setdefault(files.city, []).append(files)
-    keys = {city: trusted_keys(report, city, parts, pinned) for city, parts in copies.items()}
-    cosigners = [*(key for bundle in bundles for key in bundle.cosigners)]
+    trust = believe(bundles, pinned, lambda city, what: report.tell(Fault(city, None, None, what)))
     seen: dict[str, dict[int, Seen]] = {}
     own: dict[tuple[str, str], dict[int, Seen]] = {}
     for city, parts in copies.items():
         seen[city] = {}
         for one in parts:
-            found = read_checkpoints(report, one, keys[city], cosigners)
+            found = read_checkpoints(report, one, trust.logs[city], trust.cosigners)
             own[city, str(one.source)] = found
             merge(report, city, seen[city], found)
-    raw_keys = message_keys(keys, cosigners)
+    chains = trust.chains()
     ledgers = {}
     for city, parts in copies.items():
         lengths = [max(own[city, str(one.source)], default=0) for one in parts]
@@ -123,9 +123,9 @@ def verify(
             if one is not longest:
                 continue
             ledgers[city] = ledger
-            answers = check_messages(report, one, ledger, raw_keys)
+            answers = check_messages(report, one, ledger, chains)
             report.cities.append(
-                summary(one, book, ledger, own[city, str(one.source)], keys[city], answers)
+                summary(one, book, ledger, own[city, str(one.source)], trust.logs[city], answers)
             )
             count = len(report.cities[-1].cosigned_by)
             if count < cosigners_min:
@@ -136,24 +136,12 @@ def verify(
     return report
 
 
-def message_keys(
-    keys: Mapping[str, Sequence[Verifier]], cosigners: Sequence[Verifier]
-) -> dict[str, list[bytes]]:
-    """The keys that messages are signed with; of a city without a log here, as bundles say."""
-    found = {city: [key.public_key for key in known] for city, known in keys.items()}
-    for key in cosigners:
-        city = key.name.removeprefix(ORIGIN_PREFIX)
-        if city not in keys:
-            found.setdefault(city, []).append(key.public_key)
-    return found
-
-
 def summary(
     files: CityFiles,
     book: Book,
     ledger: Ledger,
     checkpoints: Mapping[int, Seen],
-    keys: Sequence[Verifier],
+    chain: Chain,
     messages: int,
 ) -> CityReport:
     last = checkpoints[max(checkpoints)] if checkpoints else None
@@ -167,47 +155,29 @@ def summary(
         arrived=ledger.arrived,
         messages=messages,
         cosigned_by=last.cosigned_by if last else (),
-        keys=tuple(str(key) for key in keys),
+        keys=tuple(str(key) for key in chain.verifiers()),
     )
 
 
-# ── Keys and checkpoints ────────────────────────────────────────────────────────────────────────
-
-
-def trusted_keys(
-    report: Report, city: str, files: Sequence[CityFiles], pinned: Sequence[Verifier]
-) -> list[Verifier]:
-    """The keys to believe a city by: the pinned ones, else those that all bundles agree on."""
-    name = ORIGIN_PREFIX + city
-    mine = [key for key in pinned if key.name == name]
-    if mine:
-        return mine
-    told = [{key for key in one.keys if key.name == name} for one in files]
-    if any(keys != told[0] for keys in told):
-        report.tell(Fault(city, None, None, "the bundles have different keys for it"))
-    common = set.intersection(*told)
-    if not common:
-        report.tell(Fault(city, None, None, "no key of its own is in the bundle"))
-    return sorted(common, key=str)
+# ── Checkpoints ─────────────────────────────────────────────────────────────────────────────────
 
 
 def read_checkpoints(
-    report: Report, files: CityFiles, keys: Sequence[Verifier], cosigners: Sequence[Verifier]
+    report: Report, files: CityFiles, chain: Chain, cosigners: Sequence[Verifier]
 ) -> dict[int, Seen]:
     """The checkpoints of a bundle that the city signed, by size; the others are faults."""
-    city, name = files.city, ORIGIN_PREFIX + files.city
-    others = {key for key in cosigners if key.name != name and key.kind == COSIGNS}
+    city = files.city
+    keys = chain.verifiers()
+    others = {key for key in cosigners if key.name != chain.name}
     found: dict[int, Seen] = {}
-    for number, raw in enumerate(files.notes()):
+    for number, raw in enumerate(files.notes(), start=1):
         try:
             note = open_note(raw, [*keys, *others])
             checkpoint = parse_checkpoint(note.text)
+            signers = {signature.verifier for signature in note.signatures}
+            check_signer(checkpoint, chain, signers)
         except (WrongNote, WrongCheckpoint) as error:
-            report.tell(Fault(city, None, None, f"checkpoint {number + 1}: {error}"))
-            continue
-        signers = {signature.verifier for signature in note.signatures}
-        if checkpoint.origin != name or not signers.intersection(keys):
-            report.tell(Fault(city, None, None, f"checkpoint {number + 1} is not signed by {name}"))
+            report.tell(Fault(city, None, None, f"checkpoint {number}: {error}"))
             continue
         cosigned = tuple(sorted({key.name for key in signers & others}))
         one = Seen(checkpoint, cosigned, str(files.source))
@@ -215,6 +185,20 @@ def read_checkpoints(
     if not found:
         report.tell(Fault(city, None, None, "it signed no checkpoint"))
     return found
+
+
+def check_signer(checkpoint: Checkpoint, chain: Chain, signers: set[Verifier]) -> None:
+    """Raises WrongCheckpoint unless the log's key of that time signed, and no other key of it."""
+    size = checkpoint.size
+    signed_by = {chain.number_of(key.public_key) for key in signers if key.name == chain.name}
+    if checkpoint.origin != chain.name or not signed_by:
+        raise WrongCheckpoint(f"it is not signed by {chain.name}")
+    expected = chain.number_at(size)
+    for number in sorted(one for one in signed_by if one is not None):
+        if number < expected:
+            raise WrongCheckpoint(f"{size} entries are signed by key {number}, after its hand-over")
+        if number > expected:
+            raise WrongCheckpoint(f"{size} entries are signed by key {number}, before its time")
 
 
 def merge(report: Report, city: str, known: dict[int, Seen], found: Mapping[int, Seen]) -> None:
@@ -323,7 +307,7 @@ class CityCheck:
 
 
 def check_messages(
-    report: Report, files: CityFiles, ledger: Ledger, keys: Mapping[str, Sequence[bytes]]
+    report: Report, files: CityFiles, ledger: Ledger, keys: Mapping[str, Chain]
 ) -> int:
     """That others said what the city posted: each settlement was accepted, each return rejected, by
     the city that it went to. Messages of cities whose key is not here are not looked at."""
@@ -351,7 +335,8 @@ def check_messages(
                 what = f"{message['from_city']} both accepted and rejected transfer {transfer}"
                 report.tell(Fault(files.city, sent.departure.index, sent.departure.transfer, what))
     for departure, end in ledger.all_sent():
-        if end is None or departure.peer not in keys:
+        peer = keys.get(departure.peer)
+        if end is None or peer is None or not peer.keys:
             continue
         expected = "accepted" if end.step == "settlement" else "rejected"
         if said.get(departure.id) != expected:
