@@ -20,13 +20,21 @@ from opentelemetry.trace import SpanKind
 from common import db, inbox, kafka, outbox, telemetry
 from common.clock import Clock, utc_now
 from common.db import Conn, Pool
-from common.events import Event, MalformedEvent, Topic, from_message, read_log_epoch
+from common.events import (
+    Event,
+    MalformedEvent,
+    Topic,
+    from_message,
+    read_log_epoch,
+    read_source,
+)
 from common.ids import new_id
 from common.logging import get_logger
 from common.metrics import CONSUMER_LAG, EVENTS_HANDLED
 from common.settings import ServiceSettings
 
 Handler = Callable[[Conn, Event], Awaitable[None]]
+Watch = Callable[[AIOKafkaConsumer], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +72,18 @@ class Consumer:
         group: str,
         handlers: Mapping[str, Handler | BatchHandler],
         clock: Clock = utc_now,
+        watch: Watch | None = None,
     ) -> None:
+        """`watch` is called about once a second, when all that was polled is handled."""
         self.settings = settings
         self.pool = pool
         self.group = group
         self.handlers = handlers
         self.clock = clock
+        self.watch = watch
         self.assigned = False
-        self._epochs: dict[TopicPartition, int] = {}
+        # By partition and sender: each counts for itself how often its log was lost.
+        self._epochs: dict[tuple[TopicPartition, str], int] = {}
 
     async def run(self) -> None:
         """Consume until something fails. Raises what failed: the database or the broker is away."""
@@ -89,6 +101,9 @@ class Consumer:
                 await self._handle_all(consumer, batches)
                 if loop.time() >= log_check_at:
                     await self._check_log(consumer)
+                    if self.watch is not None:
+                        async with asyncio.timeout(kafka.SEND_TIMEOUT_S):
+                            await self.watch(consumer)
                     log_check_at = loop.time() + LOG_CHECK_S
                 if loop.time() >= replay_at:
                     await self._replay_dead_letters()
@@ -108,12 +123,12 @@ class Consumer:
         for partition, records in batches.items():
             is_batch = isinstance(self._handler_of(partition.topic), BatchHandler)
             for record in records:
-                epoch = read_log_epoch(record.headers)
-                if epoch > self._epochs.get(partition, 0):
+                epoch, sender = read_log_epoch(record.headers), read_source(record.headers)
+                if epoch > self._epochs.get((partition, sender), 0):
                     # The log was lost and grew again behind our back, perhaps while we were not
                     # running: what came before this message may be new to us. So a log that was
                     # lost once is read from its start by every new life; the inbox absorbs it.
-                    self._epochs[partition] = epoch
+                    self._epochs[partition, sender] = epoch
                     log.warning("log_started_again", topic=partition.topic, epoch=epoch)
                     await seek_to_beginning(consumer, partition)
                     done.pop(partition, None)

@@ -18,6 +18,11 @@ from access.projector import Projector
 from access.redis_pipe import RedisError, RedisPipe
 from access.routes import router
 from access.settings import Settings
+from access.snapshots import conflicts, follower
+from access.snapshots import store as snapshot_store
+from access.snapshots.routes import router as snapshot_router
+from access.snapshots.service import Desk
+from access.snapshots.signing import make_signer
 from access.tap_relay import TapRelay
 from common import db, web
 from common.auth import TokenVerifier
@@ -27,7 +32,7 @@ from common.db import Pool
 from common.ntag424 import load_keys
 from common.outbox import Relay
 from common.problems import on_database_busy
-from common.worker import run_worker
+from common.worker import keep_running, run_worker
 
 LOCKDOWNS_EVERY_S = 5.0
 LOCKDOWNS_SINCE = timedelta(days=1)
@@ -35,14 +40,17 @@ LOCKDOWNS_SINCE = timedelta(days=1)
 
 def create_app(settings: Settings, clock: Clock = utc_now) -> FastAPI:
     """The API. Connections are made when it starts and closed when it stops."""
-    reader = CredentialReader(
-        settings.card_pepper.get_secret_value().encode(), load_keys(settings.card_keys)
-    )
+    card_keys = load_keys(settings.card_keys)
+    reader = CredentialReader(settings.card_pepper.get_secret_value().encode(), card_keys)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.clock = clock
+        app.state.settings = settings
         app.state.credentials = reader
+        app.state.card_keys = card_keys
+        app.state.signer = make_signer(settings.key_secret.get_secret_value())
+        app.state.desk = Desk()
         app.state.pipe = RedisPipe(settings.redis_url.get_secret_value())
         app.state.pool = await db.create_pool(
             settings.database_url.get_secret_value(),
@@ -57,7 +65,12 @@ def create_app(settings: Settings, clock: Clock = utc_now) -> FastAPI:
                 http=http,
                 clock=clock,
             )
+            listening = asyncio.create_task(
+                keep_running("snapshot news", lambda: listen(settings, app.state.desk))
+            )
             yield
+            listening.cancel()
+            await asyncio.gather(listening, return_exceptions=True)
         await app.state.pool.close()
         await app.state.pipe.close()
 
@@ -69,7 +82,7 @@ def create_app(settings: Settings, clock: Clock = utc_now) -> FastAPI:
         title="Copass access",
         version="1.0.0",
         description="Decides at the door.",
-        routers=[router, privacy_router],
+        routers=[router, snapshot_router, privacy_router],
         lifespan=lifespan,
         ready=ready,
     )
@@ -99,7 +112,15 @@ async def worker(settings: Settings) -> None:
     )
     projector = Projector(settings, pool)
     history = Consumer(settings, pool, HISTORY_GROUP, HANDLERS)
-    letters = [dead_letters(HISTORY_GROUP), dead_letters(PROJECTION_GROUP)]
+    snapshots = Consumer(
+        settings,
+        pool,
+        follower.SNAPSHOTS_GROUP,
+        follower.HANDLERS,
+        watch=follower.Progress(settings, pool, utc_now).watch,
+    )
+    groups = (HISTORY_GROUP, PROJECTION_GROUP, follower.SNAPSHOTS_GROUP)
+    letters = [dead_letters(group) for group in groups]
 
     async def ready() -> list[str]:
         return [] if projector.is_caught_up else ["projection"]
@@ -111,6 +132,8 @@ async def worker(settings: Settings) -> None:
                 "projection": projector.run,
                 "taps": TapRelay(settings, pool).run,
                 "history": history.run,
+                "snapshots": snapshots.run,
+                "conflicts": lambda: conflicts.forget_for_ever(pool, utc_now),
                 "outbox": Relay(settings, letters).run,
                 "lockdowns": lambda: keep_lockdowns(settings, pool, utc_now),
                 "retention": lambda: retention.anonymise_for_ever(pool, utc_now),
@@ -119,6 +142,21 @@ async def worker(settings: Settings) -> None:
         )
     finally:
         await pool.close()
+
+
+async def listen(settings: Settings, desk: Desk) -> None:
+    """Wake the readers that wait for changes whenever the tables of snapshots change. Raises what
+    failed; those who wait look by themselves meanwhile, less often."""
+    conn = await db.connect(settings.database_url.get_secret_value(), name="access-api-news")
+    try:
+        lost = asyncio.Event()
+        conn.add_termination_listener(lambda _: lost.set())
+        await conn.add_listener(snapshot_store.CHANNEL, lambda *_: desk.tell())
+        desk.tell()
+        await lost.wait()
+        raise ConnectionError("the connection to the database was lost")
+    finally:
+        await conn.close(timeout=2)
 
 
 async def keep_lockdowns(settings: Settings, pool: Pool, clock: Clock) -> None:

@@ -6,6 +6,7 @@ from uuid import UUID
 from access import live_store, store
 from access.live_store import Place
 from access.redis_pipe import RedisPipe
+from access.snapshots.store import stamp_lockdown
 from access.store import Lockdown, TapRow
 from access.tap import not_ready
 from common.auth import Principal
@@ -94,6 +95,7 @@ async def set_lockdown(
             changed_by=principal.sub,
             now=now,
         )
+        await stamp_lockdown(conn, place_id)
         return Answer(200, lockdown_body(lockdown))
 
     answer = await run_once(

@@ -1,8 +1,8 @@
 """Configuration of the access service, from the environment (`ACCESS_…`)."""
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from common.settings import ServiceSettings
@@ -26,3 +26,20 @@ class Settings(ServiceSettings):
     # How long taps are still decided when nothing can be learnt any more (broker or worker away).
     # Within it a card blocked meanwhile opens doors; after it the service says not ready.
     projection_lease_seconds: int = Field(default=900, ge=5, le=86_400)
+    # Signs what readers decide alone from; at least 32 characters. Empty: they may not.
+    key_secret: SecretStr = SecretStr("")
+    # How long a reader may decide alone for visitors, and for residents and staff of its place.
+    snapshot_hours: int = Field(default=8, ge=1, le=168)
+    snapshot_household_hours: int = Field(default=72, ge=1, le=720)
+    snapshot_cards_max: int = Field(default=1_000_000, ge=1, le=5_000_000)
+    # Whether readers are given what tells one card from another without asking, and whose cards'
+    # own keys (docs/decisions/offline-secrets.md).
+    offline_secrets: bool = True
+    offline_card_keys: Literal["none", "household", "all"] = "household"
+
+    @field_validator("key_secret")
+    @classmethod
+    def check_key_secret(cls, value: SecretStr) -> SecretStr:
+        if 0 < len(value.get_secret_value()) < 32:
+            raise ValueError("must have at least 32 characters, or none")
+        return value

@@ -18,6 +18,7 @@ from access import live_store, store
 from access.messages import MESSAGES
 from access.metrics import TAPS
 from access.redis_pipe import RedisPipe
+from access.snapshots.conflicts import note_use
 from common.db import Pool
 from common.ids import new_id_text
 from common.problems import Problem, forbidden, not_found, unauthenticated
@@ -29,6 +30,7 @@ from copass_tap.signatures import is_own
 ATTEMPTS_MAX = 10
 # A reader must not act on an answer later than this: a delayed "open" must not open for another.
 ANSWER_VALID = timedelta(seconds=10)
+AIRLOCK_VALID = timedelta(milliseconds=live_store.INTERLOCK_ANSWER_MS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,7 @@ async def answer_tap(
 
         decision = decide(facts, tap, now)
         if facts.card is not None and tap.counter is not None:
-            decision = await use_message(pool, tap, reader_id, decision)
+            decision = await use_message(pool, tap, reader_id, decision, now)
         elif facts.card is not None and tap.code is not None:
             decision = await use_code(pool, tap, tap.code, reader_id, decision, now)
 
@@ -89,7 +91,7 @@ async def answer_tap(
             snapshot,
             decision,
             answer=kept_answer(answer, tap),
-            event=tap_event(tap, facts, reader, answer, now),
+            event=tap_event(tap, facts, reader, decision, answer, now),
             now=now,
         )
         if outcome == "repeated":  # the same tap, sent twice at once
@@ -105,7 +107,9 @@ async def answer_tap(
     )
 
 
-async def use_message(pool: Pool, tap: Tap, reader_id: str, decision: Decision) -> Decision:
+async def use_message(
+    pool: Pool, tap: Tap, reader_id: str, decision: Decision, now: datetime
+) -> Decision:
     """See to it that a card's message serves one tap, whatever was decided of it.
 
     In PostgreSQL, because a message must not open a door again when Redis was lost; a plain card
@@ -123,7 +127,10 @@ async def use_message(pool: Pool, tap: Tap, reader_id: str, decision: Decision) 
             reader_id=UUID(reader_id),
             tap_id=UUID(tap.tap_id),
         ):
+            await note_use(conn, tap, reader_id, now)
             return decision
+        if tap.mode == "replay":  # doors that were alone cannot have known of each other
+            await note_use(conn, tap, reader_id, now)
         last = await store.used_counter(conn, tap.credential_hash)
     late = tap.mode == "replay" and last is not None and last[0] > tap.counter
     return decision if late or tap.direction == "out" else Decision("credential_replayed")
@@ -179,12 +186,14 @@ def make_answer(tap: Tap, facts: Facts, decision: Decision, now: datetime) -> An
         reason=decision.reason,
         granted=decision.granted,
         unlock_ms=facts.door.unlock_ms if opens else 0,
-        expires_at=(now + ANSWER_VALID).isoformat(),
+        expires_at=(now + (AIRLOCK_VALID if facts.door.interlock else ANSWER_VALID)).isoformat(),
         policy_version=facts.door.version,
     )
 
 
-def tap_event(tap: Tap, facts: Facts, reader: Reader, answer: Answer, now: datetime) -> bytes:
+def tap_event(
+    tap: Tap, facts: Facts, reader: Reader, decision: Decision, answer: Answer, now: datetime
+) -> bytes:
     """The data of `access.tap.decided.v1`, all but the stream_id that Redis gives it."""
     card = facts.card
     return orjson.dumps(
@@ -204,16 +213,22 @@ def tap_event(tap: Tap, facts: Facts, reader: Reader, answer: Answer, now: datet
             "occurred_at": tap.occurred_at,
             "decided_at": now,
             "policy_version": answer.policy_version,
+            "zone": decision.zone,
+            "flags": decision.flags,
         }
     )
 
 
 def fingerprint(tap: Tap) -> str:
-    """Tells a repeated tap from another tap with the same tap_id."""
+    """Tells a repeated tap from another tap with the same tap_id.
+
+    Not by its mode: a reader that heard no answer to a live tap sends it again from its log, and
+    then it is the one that was answered already, if it was.
+    """
     content = (
         f"{tap.door_id} {tap.credential_type} {tap.credential_hash}"
         f" {tap.counter if tap.code is None else tap.code.window}"
-        f" {tap.direction} {tap.mode} {tap.occurred_at.timestamp()}"
+        f" {tap.direction} {tap.occurred_at.timestamp()}"
     )
     return hashlib.blake2b(content.encode(), digest_size=8).hexdigest()
 
