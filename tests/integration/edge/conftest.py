@@ -11,6 +11,7 @@ import uvicorn
 
 from access.settings import Settings
 from common import db
+from copass import servers
 
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1] / "access"))
@@ -66,12 +67,13 @@ class Server(uvicorn.Server):
 
 
 @pytest.fixture
-async def access_url(open_world: World, unused_port: int) -> AsyncIterator[str]:
+async def access_url(open_world: World) -> AsyncIterator[str]:
     """The address of `open_world` on the network."""
+    port = servers.unused_port()
     server = Server(
         uvicorn.Config(
             open_world.app,
-            port=unused_port,
+            port=port,
             log_config=None,
             access_log=False,
             lifespan="off",
@@ -80,7 +82,7 @@ async def access_url(open_world: World, unused_port: int) -> AsyncIterator[str]:
     )
     serving = asyncio.create_task(server.serve())
     await access_world.until(lambda: is_started(server))
-    yield f"http://127.0.0.1:{unused_port}"
+    yield f"http://127.0.0.1:{port}"
     server.should_exit = True
     await serving
 

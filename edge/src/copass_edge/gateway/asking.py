@@ -95,8 +95,9 @@ class Asker:
             return answer.status_code, body
 
     def refuse(self, point: Point, reason: str) -> Verdict:
-        """A verdict without asking."""
-        log.warning("tap_refused device=%s reason=%s", point.name, reason)
+        """A verdict without asking. What is refused often is told less often."""
+        if self.rate.allows(f"log.{point.name}", self.monotonic()):
+            log.warning("tap_refused device=%s reason=%s", point.name, reason)
         return without_access(point.direction, reason)
 
 
