@@ -69,6 +69,7 @@ def make_settings(
         kafka_topic_prefix=prefix,
         token_issuer="https://issuer.test",
         jwks_url="https://issuer.test/jwks",
+        key_secret="k" * 32,
     )
 
 

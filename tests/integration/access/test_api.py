@@ -17,6 +17,12 @@ def test_the_api_description_holds_every_route(config: Settings) -> None:
     assert set(paths) == {
         "/v1/taps",
         "/v1/taps/batch",
+        "/v1/taps/stored",
+        "/v1/tap-conflicts",
+        "/v1/readers/self",
+        "/v1/doors/{door_id}/snapshot",
+        "/v1/doors/{door_id}/changes",
+        "/v1/doors/{door_id}/card-keys",
         "/v1/places/{place_id}/presence",
         "/v1/places/{place_id}/lockdown",
         "/v1/members/{member_id}/export",
