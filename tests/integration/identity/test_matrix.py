@@ -14,6 +14,7 @@ import httpx
 import pytest
 from identity_network import Caller, Network
 from nonsense import QUERIES, VALUES, places, what_is_wrong, written
+from phone import Phone
 
 SEED = 22112026
 NONSENSE = 300
@@ -37,6 +38,14 @@ BODIES: dict[str, Any] = {
         "keys": {"p256dh": "x", "auth": "y"},
     },
     "PUT /v1/me/visibility": {"directory": "city"},
+    "POST /v1/passes": {
+        "public_key": Phone().public_key,
+        "password": "an invented passphrase",
+        "label": "Phone",
+        "replaces": "{card_id}",
+    },
+    "PATCH /v1/passes/{card_id}": {"label": "Other phone"},
+    "POST /v1/guest-passes": {"name": "Invented Guest", "places": ["{place_id}"]},
     "POST /v1/members": {"city_id": "{city_id}", "display_name": "Invented"},
     "POST /v1/members/{member_id}/erase": {},
     "PUT /v1/members/{member_id}/roles": {"roles": ["mediator"], "places": {}},
@@ -107,6 +116,7 @@ async def world(network: Network) -> World:
             )
         )["organisation_id"],
         "client_id": client["client_id"],
+        "place_id": str(uuid4()),
         "notice_id": str(uuid4()),
         "subscription_id": str(uuid4()),
     }

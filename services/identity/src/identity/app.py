@@ -28,6 +28,9 @@ from identity.notices.channels import Mail, read_sender, read_smtp_url
 from identity.notices.domain import Channel, ChannelName
 from identity.notices.push import WebPush
 from identity.notices.routes import router as notices_router
+from identity.passes import domain as pass_rules
+from identity.passes import store as passes
+from identity.passes.routes import router as passes_router
 from identity.privacy.routes import router as privacy_router
 from identity.settings import IdentitySettings
 from identity.tokens import OwnKeySet
@@ -69,6 +72,7 @@ def create_app(settings: IdentitySettings, clock: Clock = utc_now) -> FastAPI:
         routers=[
             routes.router,
             cards_router,
+            passes_router,
             oauth_routes.router,
             directory_router,
             notices_router,
@@ -143,6 +147,11 @@ async def work(settings: IdentitySettings, clock: Clock = utc_now) -> None:
                     await keys.delete_retired(conn, now)
                     await store.delete_expired(conn, now, rows_max=EXPIRED_ROWS_MAX)
                     await notices.tidy_up(conn, now, rows_max=EXPIRED_ROWS_MAX)
+                    await passes.forget_names(
+                        conn,
+                        ended_before=now - pass_rules.GUEST_NAME_KEPT,
+                        rows_max=EXPIRED_ROWS_MAX,
+                    )
                 await asyncio.sleep(HOUSEKEEPING_S)
 
         async def missing() -> list[str]:

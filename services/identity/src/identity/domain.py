@@ -9,6 +9,8 @@ from typing import Literal
 from uuid import UUID
 
 CredentialType = Literal["uid", "ntag424"]
+# Besides the plastic: a member's phone, and a guest's paper.
+CardType = CredentialType | Literal["pass", "guest"]
 
 CITY_ROLES = frozenset({"resident", "connector", "mediator", "animator", "steward", "operator"})
 FEDERATION_ROLES = frozenset({"auditor", "federation_admin"})
@@ -91,12 +93,16 @@ class Organisation:
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """A card and its holder's city. `uid_tail`: the last 2 bytes, upper-case hex, for display."""
+    """A card and its holder's city. `uid_tail`: the last 2 bytes, upper-case hex, for display.
+
+    `public_key` is that of a phone; the four after it those of a guest's paper, whose holder is
+    the host. Of both, `uid_tail` is the begin of a hash.
+    """
 
     card_id: UUID
     member_id: UUID
     city_id: str
-    credential_type: CredentialType
+    credential_type: CardType
     credential_hash: str
     uid_tail: str
     label: str
@@ -105,6 +111,11 @@ class Card:
     replaced_by: UUID | None
     version: int
     created_at: datetime
+    public_key: str | None = None
+    valid_from: datetime | None = None
+    valid_until: datetime | None = None
+    places: tuple[UUID, ...] | None = None
+    guest_name: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

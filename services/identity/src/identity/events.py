@@ -54,6 +54,8 @@ async def member_changed(conn: Conn, member: Member, now: datetime) -> None:
 
 
 async def card_changed(conn: Conn, card: Card, now: datetime) -> None:
+    """A guest is nobody's member: their taps are told under the pass's own id, not the host's."""
+    is_guest = card.credential_type == "guest"
     await outbox.add(
         conn,
         topic=CARDS,
@@ -64,8 +66,13 @@ async def card_changed(conn: Conn, card: Card, now: datetime) -> None:
             "version": card.version,
             "credential_hash": card.credential_hash,
             "credential_type": card.credential_type,
-            "member_id": str(card.member_id),
+            "member_id": str(card.card_id if is_guest else card.member_id),
             "status": card.status,
+            "public_key": card.public_key,
+            "valid_from": card.valid_from.isoformat() if card.valid_from else None,
+            "valid_until": card.valid_until.isoformat() if card.valid_until else None,
+            "places": [str(place) for place in card.places] if card.places is not None else None,
+            "host_member_id": str(card.member_id) if is_guest else None,
         },
         now=now,
     )

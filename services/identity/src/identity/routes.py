@@ -25,6 +25,7 @@ from identity.answers import (
 )
 from identity.commands import CurrentActor, CurrentCommand, CurrentContext, Cursor, Limit
 from identity.domain import Malformed
+from identity.passes import service as passes
 
 router = APIRouter(prefix="/v1", route_class=StrictRoute)
 
@@ -228,11 +229,16 @@ async def change_password(body: ChangePassword, command: CurrentCommand) -> Resp
 
 @router.post("/members/{member_id}/suspend", response_model=MemberAnswer, tags=["members"])
 async def suspend_member(member_id: UUID, command: CurrentCommand) -> Response:
-    """Doors stay shut and every login ends, until the member is reinstated."""
+    """Doors stay shut and every login ends, until the member is reinstated. Their guests' passes
+    are revoked.
+    """
+    now = command.context.clock()
     return await command.run(
         {},
-        lambda conn: service.change_status(
-            conn, command.actor, member_id, status="suspended", now=command.context.clock()
+        lambda conn: passes.then_guests(
+            conn,
+            service.change_status(conn, command.actor, member_id, status="suspended", now=now),
+            now,
         ),
         MemberAnswer.of,
     )
@@ -263,18 +269,23 @@ async def set_roles(member_id: UUID, body: SetRoles, command: CurrentCommand) ->
     """Give a member exactly these roles and places."""
     if not command.actor.is_federation_admin:
         await service.await_places(command.context.pool, list(body.places))
+    now = command.context.clock()
     return await command.run(
         {
             "roles": sorted(set(body.roles)),
             "places": {str(place): relation for place, relation in body.places.items()},
         },
-        lambda conn: service.set_roles(
+        lambda conn: passes.then_guests(
             conn,
-            command.actor,
-            member_id,
-            roles=frozenset(body.roles),
-            places={str(place): relation for place, relation in body.places.items()},
-            now=command.context.clock(),
+            service.set_roles(
+                conn,
+                command.actor,
+                member_id,
+                roles=frozenset(body.roles),
+                places={str(place): relation for place, relation in body.places.items()},
+                now=now,
+            ),
+            now,
         ),
         MemberAnswer.of,
     )

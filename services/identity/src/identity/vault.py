@@ -12,6 +12,7 @@ from common.sealing import Sealer, derive_key
 P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 # More than the order has, so that the remainder is as good as uniform (FIPS 186-5, A.4.1).
 PUSH_SEED_BYTES = 48
+GUEST_BYTES = 16
 
 
 def hash_credential(pepper: str, credential_type: str, credential: str) -> str:
@@ -46,6 +47,10 @@ class Vault:
         """
         text = f"{kind}:{id}:{generation}".encode()
         return to_base64url(hmac.new(self._machines, text, hashlib.sha256).digest())
+
+    def guest_secret(self, card_id: UUID) -> bytes:
+        """The 16 bytes on a guest's paper, derived as machine_secret and for the same reason."""
+        return hmac.digest(self._machines, f"guest:{card_id}".encode(), "sha256")[:GUEST_BYTES]
 
     def fingerprint(self, purpose: str, text: str) -> str:
         """Tells two secret inputs apart without keeping anything that could be searched for."""

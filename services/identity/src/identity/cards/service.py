@@ -160,12 +160,15 @@ async def replace_card(
 ) -> Card:
     """A new card for the same member; the old one opens nothing any more.
 
-    Raises Problem 404, 403, 409 `card_replaced`, `uid_in_use`, `card_exists`, `member_not_active`.
+    Raises Problem 404, 403, 409 `card_replaced`, `not_a_card`, `uid_in_use`, `card_exists`,
+    `member_not_active`.
     """
     card = await store.lock_card(conn, card_id)
     if card is None:
         raise not_found("card")
     enforce(domain.refuse_replace(actor, card), "card")
+    if card.credential_type in ("pass", "guest"):
+        raise conflict("not_a_card", "A phone's or a guest's pass is blocked, not replaced.")
     member = await people.share_member(conn, card.member_id)
     if member is None or member.status != "active":
         enforce(Refusal.MEMBER_NOT_ACTIVE, "member")

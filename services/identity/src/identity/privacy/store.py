@@ -12,8 +12,12 @@ EXPORTS = {
     " FROM member WHERE member_id = $1",
     # Of a card's number only the end is kept, beside a keyed hash that means nothing elsewhere.
     "cards": "SELECT card_id, credential_type, credential_hash, uid_tail, label, status,"
-    " block_reason, replaced_by, version, created_at FROM card WHERE member_id = $1"
-    " ORDER BY card_id",
+    " block_reason, replaced_by, version, created_at, public_key FROM card WHERE member_id = $1"
+    " AND credential_type <> 'guest' ORDER BY card_id",
+    # Of the paper nothing is kept but a keyed hash.
+    "guest_passes": "SELECT card_id, guest_name, places, valid_from, valid_until, status,"
+    " block_reason, version, created_at FROM card WHERE member_id = $1"
+    " AND credential_type = 'guest' ORDER BY card_id",
     "card_key_disclosures": "SELECT d.card_id, d.shown_to, d.shown_at FROM card_key_disclosure d"
     " JOIN card USING (card_id) WHERE member_id = $1 ORDER BY d.disclosure_id",
     "logins": "SELECT family_id AS login_id, audiences, created_at, expires_at, revoked_at,"
