@@ -26,6 +26,7 @@ ALLOWED = REQUIRED | {"reverses", "clearing"}
 LINE_REQUIRED = frozenset({"account", "minutes"})
 LINE_ALLOWED = LINE_REQUIRED | {"floor", "is", "peer"}
 CROSSING = frozenset({"id", "step", "peer", "minutes"})
+NETTING = frozenset({"id", "step"})
 
 Step = Literal["departure", "settlement", "return", "arrival"]
 
@@ -123,6 +124,8 @@ class Book:
     of_nobody: dict[bytes, tuple[str, str | None]] = field(default_factory=dict)
     transfers: set[bytes] = field(default_factory=set)
     taken_back: set[bytes] = field(default_factory=set)
+    # By netting and peer, the minutes by which the position with the peer moved.
+    netted: dict[str, dict[str, int]] = field(default_factory=dict)
 
     def add(self, raw: bytes) -> Crossing | None:
         """Take the next entry in; its part between cities, if it is one.
@@ -216,6 +219,9 @@ class Book:
         self, entry: dict[str, Any], index: int, posted_at: float
     ) -> Crossing | None:
         told = entry.get("clearing")
+        if entry["kind"] == "netting":
+            self.add_netting(told, entry["lines"])
+            return None
         need((entry["kind"] in STEPS) == (told is not None), "its kind and its clearing differ")
         pairs = [line for line in entry["lines"] if "is" in line and line["is"] in OF_PAIRS]
         if told is None:
@@ -238,6 +244,17 @@ class Book:
             f"its lines are not those of the {step} of {minutes} minutes",
         )
         return Crossing(told["id"], step, peer, minutes, index, entry["transfer"], posted_at)
+
+
+    def add_netting(self, told: Any, lines: list[dict[str, Any]]) -> None:
+        """What several cities owe each other in a circle becomes less: one line for each pair."""
+        need(type(told) is dict and told.keys() == NETTING, "its clearing has other fields")
+        need(told["step"] == "netting" and matches(UUID, told["id"]), "its netting has no id")
+        need(all(line.get("is") == "clearing" for line in lines), "a netting moves pairs alone")
+        moved = {line["peer"]: line["minutes"] for line in lines}
+        need(len(moved) == len(lines), "a netting moves a pair once")
+        need(told["id"] not in self.netted, f"netting {told['id']} was there before")
+        self.netted[told["id"]] = moved
 
 
 def read_time(value: Any) -> float:

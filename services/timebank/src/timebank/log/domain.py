@@ -6,7 +6,7 @@ An entry is the canonical JSON (RFC 8785) of
      "posted_at", "transfer", "reverses"?, "clearing"?: {"id", "minutes", "peer", "step"},
      "version": 1}
 
-`account` is a name that means nothing without its salt. `is` and `peer` stand with the accounts
+Of a netting `clearing` is {"id", "step"}. `account` is a name that means nothing without its salt. `is` and `peer` stand with the accounts
 that are nobody's: commons, solidarity_fund, in_transit, clearing. `floor` stands with what gives
 minutes, when it is known how far the account was allowed to go.
 """
@@ -29,7 +29,7 @@ VERSION = 1
 ORIGIN_PREFIX = "copass/"
 SALT_BYTES = 32
 
-Step = Literal["departure", "settlement", "return", "arrival"]
+Step = Literal["departure", "settlement", "return", "arrival", "netting"]
 
 # What was set aside comes home whatever the limits say by then; a settlement touches nobody.
 WITHOUT_FLOOR: frozenset[str] = frozenset({"return", "settlement", "arrival"})
@@ -51,12 +51,13 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Crossing:
-    """Which part of a transfer between cities a transfer of the book is."""
+    """Which part of a transfer between cities a transfer of the book is. Of a netting, the lines
+    say with whom and how much."""
 
     id: UUID
     step: Step
-    peer_city_id: str
-    minutes: int
+    peer_city_id: str | None = None
+    minutes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,9 +144,12 @@ def write_entry(
         entry["clearing"] = {
             "id": str(transfer.crossing.id),
             "step": transfer.crossing.step,
-            "peer": transfer.crossing.peer_city_id,
-            "minutes": transfer.crossing.minutes,
         }
+        if transfer.crossing.step != "netting":
+            entry["clearing"] |= {
+                "peer": transfer.crossing.peer_city_id,
+                "minutes": transfer.crossing.minutes,
+            }
     return rfc8785.dumps(entry)
 
 

@@ -120,7 +120,7 @@ async def list_waiting(conn: Conn, city_id: str, ids: Collection[UUID]) -> list[
     rows = await conn.fetch(
         "SELECT t.transfer_id, t.kind, t.posted_at, t.reverses,"
         " (SELECT count(*) FROM posting p WHERE p.transfer_id = t.transfer_id) AS lines,"
-        " coalesce(o.transfer_id, c.transfer_id, i.transfer_id) AS crossing,"
+        " coalesce(o.transfer_id, c.transfer_id, i.transfer_id, n.netting_id) AS crossing,"
         " coalesce(o.to_city, c.to_city, i.from_city) AS peer_city_id,"
         " coalesce(o.minutes, c.minutes, i.minutes) AS minutes"
         " FROM transfer t"
@@ -128,6 +128,7 @@ async def list_waiting(conn: Conn, city_id: str, ids: Collection[UUID]) -> list[
         " LEFT JOIN clearing_out c ON t.kind IN ('settlement', 'return')"
         "  AND c.conclusion_id = t.transfer_id"
         " LEFT JOIN clearing_in i ON t.kind = 'arrival' AND i.arrival_id = t.transfer_id"
+        " LEFT JOIN netting n ON t.kind = 'netting' AND n.transfer_id = t.transfer_id"
         " WHERE t.transfer_id = ANY ($2::uuid[]) AND t.city_id = $1",
         city_id,
         list(ids),

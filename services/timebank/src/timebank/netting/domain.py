@@ -87,8 +87,7 @@ class Plan:
             "netting_id": str(self.netting_id),
             "decider": self.decider,
             "moves": [
-                [move.debtor, move.creditor, move.minutes, move.owed_minutes]
-                for move in self.moves
+                [move.debtor, move.creditor, move.minutes, move.owed_minutes] for move in self.moves
             ],
             "expires_at": int(self.expires_at.timestamp() * 1_000_000),
         }
@@ -157,7 +156,7 @@ def check_plan(plan: Plan) -> None:
 
 
 def agree(netting: Netting, rooms: Mapping[str, Room], now: datetime) -> Netting | Rejected:
-    """The city agrees, bound until it hears the decision. `rooms`: its side of the pairs, locked."""
+    """The city agrees, bound until it hears the decision. `rooms`: its sides, locked."""
     if netting.state == "agreed":
         return netting
     if netting.state != "proposed":
@@ -239,6 +238,14 @@ def speaks_again_at(netting: Netting, since: datetime) -> datetime | None:
         return None
     pause = min(AGAIN_EVERY_MAX, AGAIN_FIRST_AFTER * (1 << min(netting.asks, 10)))
     return (netting.asked_at or since) + pause
+
+
+def due_at(netting: Netting, since: datetime) -> datetime | None:
+    """When somebody is to look at it: to say something again, or because agreeing is over."""
+    again = speaks_again_at(netting, since)
+    if netting.state == "proposed" or (netting.decides and netting.open):
+        return min(again or netting.plan.expires_at, netting.plan.expires_at)
+    return again
 
 
 def spoken_again(netting: Netting, now: datetime) -> Netting:

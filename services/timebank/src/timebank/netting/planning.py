@@ -8,6 +8,7 @@ circulation that clears most minutes is a minimum-cost flow in which every minut
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
 
 # A proposal that nobody can read is agreed by nobody; what is left is the next proposal's.
 MOVES_MAX = 200
@@ -44,6 +45,35 @@ class Cycle:
     minutes: int
 
 
+@dataclass(frozen=True, slots=True)
+class Side:
+    """What one city shows, or says, of its position with another. `in_force`: they have an
+    agreement, as far as is known."""
+
+    city_id: str
+    peer_city_id: str
+    position_minutes: int
+    in_force: bool
+
+
+def debts_of(sides: Sequence[Side]) -> list[Debt]:
+    """What is owed for sure: where both sides are known, the smaller of what they show, and nothing
+    where they do not agree who owes; where one is known, what that shows."""
+    shown: dict[tuple[str, str], list[int]] = {}
+    for side in sides:
+        a, b, minutes = side.city_id, side.peer_city_id, side.position_minutes
+        pair, due = ((b, a), minutes) if b < a else ((a, b), -minutes)
+        shown.setdefault(pair, []).append(due if side.in_force else 0)
+    debts = []
+    for (first, second), owed in sorted(shown.items()):
+        # Above zero: the first of the pair owes the second.
+        if min(owed) > 0:
+            debts.append(Debt(first, second, min(owed)))
+        elif max(owed) < 0:
+            debts.append(Debt(second, first, -max(owed)))
+    return debts
+
+
 def plan_moves(
     debts: Sequence[Debt],
     limits: Mapping[frozenset[str], int] | None = None,
@@ -56,25 +86,16 @@ def plan_moves(
     debt. `among`: the cities that may take part; None: all. The same debts give the same moves, in
     whatever order they come. Raises ValueError for two debts of one pair.
     """
-    # 30 MiB that a process needs when it plans, and not before.
-    import networkx
-
     limits = limits or {}
     owed = {(debt.debtor, debt.creditor): debt.minutes for debt in debts if debt.minutes > 0}
     if len({frozenset(pair) for pair in owed}) != sum(debt.minutes > 0 for debt in debts):
         raise ValueError("two debts of one pair of cities")
-    graph = networkx.DiGraph()
-    for pair, minutes in sorted(owed.items()):
-        capacity = min(minutes, limits.get(frozenset(pair), minutes))
-        if capacity > 0 and (among is None or set(pair) <= set(among)):
-            graph.add_edge(*pair, capacity=capacity, weight=-1)
-    flow = networkx.min_cost_flow(graph) if graph else {}
-    cleared = {
-        (debtor, creditor): minutes
-        for debtor, to in flow.items()
-        for creditor, minutes in to.items()
-        if minutes
+    most = {
+        pair: min(minutes, limits.get(frozenset(pair), minutes))
+        for pair, minutes in sorted(owed.items())
+        if among is None or set(pair) <= set(among)
     }
+    cleared = circulate({pair: minutes for pair, minutes in most.items() if minutes > 0})
     kept: dict[tuple[str, str], int] = {}
     # All of it, unless it is too much for one proposal: then the largest circles of it.
     for cycle in sorted(split(cleared), key=lambda each: (-each.minutes, each.cities)):
@@ -84,8 +105,27 @@ def plan_moves(
     return tuple(Move(*arc, minutes, owed[arc]) for arc, minutes in sorted(kept.items()))
 
 
+def circulate(most: Mapping[tuple[str, str], int]) -> dict[tuple[str, str], int]:
+    """The circulation of the most minutes, within what each arc takes at most."""
+    after: dict[str, list[str]] = {}
+    for debtor, creditor in most:
+        after.setdefault(debtor, []).append(creditor)
+    try:
+        TopologicalSorter(after).prepare()
+    except CycleError:
+        # 30 MiB that a process needs when there is something to plan, and not before.
+        import networkx
+
+        graph = networkx.DiGraph()
+        for pair, minutes in most.items():
+            graph.add_edge(*pair, capacity=minutes, weight=-1)
+        flow = networkx.min_cost_flow(graph)
+        return {pair: flow[pair[0]][pair[1]] for pair in most if flow[pair[0]][pair[1]]}
+    return {}
+
+
 def cycles_of(moves: Iterable[Move]) -> tuple[Cycle, ...]:
-    """The circles that moves consist of, the largest first. Raises ValueError when they are none."""
+    """The circles that moves consist of, the largest first. Raises ValueError for what is none."""
     found = split({(move.debtor, move.creditor): move.minutes for move in moves})
     return tuple(sorted(found, key=lambda each: (-each.minutes, each.cities)))
 
