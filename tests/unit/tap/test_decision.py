@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from access.messages import MESSAGES
 from copass_tap.decision import (
+    EMPTY_SCENE,
     GRANTS,
     Card,
     DenyReason,
@@ -17,6 +18,7 @@ from copass_tap.decision import (
     Facts,
     GrantReason,
     Member,
+    Scene,
     Tap,
     age_error,
     decide,
@@ -48,6 +50,8 @@ CARD = Card("card", "member", "active", last_counter=None)
 MEMBER = Member("member", "active", relation=None, standing="good")
 FACTS = Facts(DOOR, CARD, MEMBER, locked_down=False, people_inside=3, is_inside=False)
 TAP = Tap("tap", "door", "uid", "hash", "in", NOW, "live")
+# In place of changes to the member: there is none, as for a guest.
+NOBODY: dict[str, Any] = {}
 
 
 def facts(
@@ -55,6 +59,7 @@ def facts(
     door: dict[str, Any] | None = None,
     card: dict[str, Any] | None = None,
     member: dict[str, Any] | None = None,
+    scene: dict[str, Any] | None = None,
     **others: Any,
 ) -> Facts:
     """The facts of a grant, but for these."""
@@ -62,7 +67,8 @@ def facts(
         FACTS,
         door=replace(DOOR, **(door or {})),
         card=replace(CARD, **(card or {})),
-        member=replace(MEMBER, **(member or {})),
+        member=replace(MEMBER, **(member or {})) if member is not NOBODY else None,
+        scene=replace(EMPTY_SCENE, **(scene or {})),
         **others,
     )
 
@@ -72,8 +78,7 @@ def test_a_member_in_good_standing_enters_a_public_door_in_open_hours() -> None:
     assert decision.reason == "network_member"
     assert decision.granted
     assert decision.movement == "enter"
-    assert decision.needs_room
-    assert decision.needs_outside
+    assert decision.needs == ("room", "unmoved")
 
 
 # What makes each rung apply, in the order of docs/contracts.md.
@@ -82,17 +87,31 @@ RUNGS: list[tuple[str, dict[str, Any]]] = [
     ("credential_blocked", {"card": {"status": "blocked"}}),
     ("credential_too_weak", {"door": {"min_assurance": 2}}),
     ("credential_replayed", {"card": {"last_counter": 9}}),
+    ("interlock", {"door": {"interlock": "sas"}, "scene": {"unlocked_door": "other"}}),
     ("member_suspended", {"member": {"status": "suspended"}}),
     ("place_locked_down", {"locked_down": True}),
     ("place_not_in_network", {"door": {"place_status": "suspended"}}),
     ("policy_stale", {"door": {"expires_at": AT}}),
     ("not_entitled", {"door": {"kind": "private"}}),
+    (
+        "guest_not_valid",
+        {"card": {"valid_from": AT, "valid_until": AT, "places": frozenset()}, "member": NOBODY},
+    ),
     ("outside_hours", {"door": {"open_from": (), "open_until": ()}}),
     ("standing_lapsed", {"member": {"standing": "lapsed"}}),
+    ("no_one_in_charge", {"door": {"opens_with": "staff_inside"}}),
     ("place_full", {"people_inside": 10}),
+    ("function_full", {"door": {"function_capacity": 4}, "scene": {"people_in_function": 4}}),
     ("passback", {"is_inside": True}),
 ]
 COUNTED = replace(TAP, counter=9)
+# Who is inside has a seat, and a guest is no member.
+NEVER_BOTH = (
+    {"place_full", "passback"},
+    {"guest_not_valid", "unknown_credential"},
+    {"guest_not_valid", "member_suspended"},
+    {"guest_not_valid", "standing_lapsed"},
+)
 
 
 def test_the_rungs_are_all_reasons_of_a_denial_in_their_order() -> None:
@@ -112,11 +131,13 @@ def test_each_rung_alone_gives_its_reason(reason: str, changes: dict[str, Any]) 
 def test_of_two_rungs_the_earlier_gives_the_reason() -> None:
     for first, (reason, changes) in enumerate(RUNGS):
         for later, more in RUNGS[first + 1 :]:
-            if {reason, later} == {"place_full", "passback"}:
-                continue  # who is inside has a seat: never both
+            if {reason, later} in NEVER_BOTH:
+                continue
             both: dict[str, Any] = dict(more)
             for name, value in changes.items():
-                both[name] = {**both.get(name, {}), **value} if isinstance(value, dict) else value
+                if isinstance(value, dict) and NOBODY not in (value, both.get(name)):
+                    value = {**both.get(name, {}), **value}
+                both[name] = value
             assert decide(facts(**both), COUNTED, NOW).reason == reason, later
 
 
@@ -182,7 +203,7 @@ def test_no_limit_means_never_full() -> None:
     crowd = facts(door={"capacity": None}, people_inside=10_000)
     decision = decide(crowd, TAP, NOW)
     assert decision.granted
-    assert not decision.needs_room
+    assert "room" not in decision.needs
 
 
 def test_who_is_inside_of_a_full_place_has_a_seat() -> None:
@@ -197,7 +218,7 @@ def test_a_replayed_tap_is_judged_at_the_time_it_happened_and_moves_nobody() -> 
     decision = decide(facts(people_inside=10, is_inside=True), in_hours, NOW)
     assert decision.reason == "network_member"
     assert decision.movement == "none"
-    assert not decision.needs_room
+    assert "room" not in decision.needs
 
 
 def test_every_reason_has_a_message_in_both_languages() -> None:
@@ -216,7 +237,7 @@ doors = st.builds(
     version=st.integers(0, 9),
     place_status=st.sampled_from(["in_network", "suspended", "closed", "new word"]),
     capacity=st.none() | st.integers(0, 5),
-    anti_passback=st.sampled_from(["off", "hard"]),
+    anti_passback=st.sampled_from(["off", "soft", "hard", "timed", "new word"]),
     expires_at=st.integers(AT - 10, AT + 10),
     kind=st.sampled_from(["public", "private", "new word"]),
     min_assurance=st.integers(1, 3),
@@ -225,6 +246,16 @@ doors = st.builds(
     open_from=st.sampled_from([(), (AT - 5,), (AT + 5,)]),
     open_until=st.just((AT + 6,)),
     readers=st.just(frozenset[str]()),
+    passback_minutes=st.integers(0, 2),
+    has_zones=st.booleans(),
+    from_zone=st.sampled_from([None, "hall"]),
+    to_zone=st.sampled_from([None, "hall", "workshop"]),
+    interlock=st.sampled_from([None, "sas"]),
+    function_capacity=st.none() | st.integers(0, 5),
+    function_zones=st.sampled_from([(), ("workshop",)]),
+    opens_with=st.sampled_from(["anybody", "staff_inside", "staff_today", "new word"]),
+    day_starts=st.sampled_from([(), (AT - 60,)]),
+    guests=st.sampled_from(["none", "hours", "host", "hours_or_host", "new word"]),
 )
 cards = st.none() | st.builds(
     Card,
@@ -232,13 +263,28 @@ cards = st.none() | st.builds(
     member_id=st.just("member"),
     status=st.sampled_from(["active", "blocked", "replaced", "new word"]),
     last_counter=st.none() | st.integers(0, 3),
+    valid_from=st.none() | st.integers(AT - 5, AT + 5),
+    valid_until=st.none() | st.integers(AT - 5, AT + 5),
+    places=st.none() | st.sampled_from([frozenset({"place"}), frozenset({"elsewhere"})]),
 )
 members = st.none() | st.builds(
     Member,
     member_id=st.just("member"),
     status=st.sampled_from(["active", "suspended", "erased", "new word"]),
-    relation=st.sampled_from([None, "resident", "staff"]),
+    relation=st.sampled_from([None, "resident", "staff", "warden", "keyholder"]),
     standing=st.sampled_from([None, "good", "grace", "lapsed", "exempt", "new word"]),
+)
+times = st.none() | st.integers(AT - 200, AT)
+scenes = st.builds(
+    Scene,
+    entered_at=times,
+    zone=st.sampled_from([None, "hall", "workshop"]),
+    pardoned_at=times,
+    people_in_function=st.integers(0, 9),
+    in_charge=st.booleans(),
+    in_charge_at=times,
+    unlocked_door=st.sampled_from([None, "door", "other"]),
+    host_inside=st.booleans(),
 )
 all_facts = st.builds(
     Facts,
@@ -248,12 +294,13 @@ all_facts = st.builds(
     locked_down=st.booleans(),
     people_inside=st.integers(0, 9),
     is_inside=st.booleans(),
+    scene=scenes,
 )
 taps = st.builds(
     Tap,
     tap_id=st.just("tap"),
     door_id=st.just("door"),
-    credential_type=st.sampled_from(["uid", "ntag424", "pass"]),
+    credential_type=st.sampled_from(["uid", "ntag424", "pass", "guest"]),
     credential_hash=st.just("hash"),
     direction=st.sampled_from(["in", "out"]),
     occurred_at=st.integers(-60, 60).map(lambda s: NOW + timedelta(seconds=s)),
@@ -276,7 +323,9 @@ def test_an_exit_is_never_denied(found: Facts, tap: Tap) -> None:
 
 
 @given(all_facts, taps)
-def test_a_resident_is_only_ever_refused_for_the_credential(found: Facts, tap: Tap) -> None:
+def test_a_resident_is_is_refused_for_the_credential_or_an_airlock_alone(
+    found: Facts, tap: Tap
+) -> None:
     if found.member is None or found.member.status == "erased":
         return
     at_home = replace(found, member=replace(found.member, relation="resident"))
@@ -285,10 +334,11 @@ def test_a_resident_is_only_ever_refused_for_the_credential(found: Facts, tap: T
         "unknown_credential",
         "credential_blocked",
         "credential_too_weak",
+        "pass_expired",
         "credential_replayed",
+        "interlock",  # for the seconds that another door of the airlock is open
     }
-    assert not decision.needs_room
-    assert not decision.needs_outside
+    assert not {"room", "function_room", "unmoved", "in_charge"} & set(decision.needs)
 
 
 @given(all_facts, taps)
@@ -296,6 +346,38 @@ def test_no_card_that_is_not_active_ever_enters(found: Facts, tap: Tap) -> None:
     entering = replace(tap, direction="in")
     if found.card is None or found.card.status != "active":
         assert not decide(found, entering, NOW).granted
+
+
+@given(all_facts, taps)
+def test_no_visitor_is_let_in_beyond_the_maximum(found: Facts, tap: Tap) -> None:
+    """And what must hold when it is recorded says so, for those who come at the same time."""
+    decision = decide(found, tap, NOW)
+    if decision.reason not in ("network_member", "guest") or decision.movement != "enter":
+        return
+    door = found.door
+    if door.capacity is not None:
+        assert found.is_inside or found.people_inside < door.capacity
+        assert "room" in decision.needs
+    if door.function_capacity is not None:
+        has_seat = found.is_inside and found.scene.zone in door.function_zones
+        assert has_seat or found.scene.people_in_function < door.function_capacity
+        assert "function_room" in decision.needs
+
+
+@given(all_facts, taps)
+def test_what_was_never_asked_of_a_place_changes_nothing(found: Facts, tap: Tap) -> None:
+    """Whatever is where in it, a door that does not ask gives the same answer."""
+    plain = replace(
+        found.door,
+        anti_passback="off",
+        from_zone=None,
+        interlock=None,
+        function_capacity=None,
+        opens_with="anybody",
+        guests="hours",
+    )
+    one = replace(found, door=plain)
+    assert decide(one, tap, NOW) == decide(replace(one, scene=EMPTY_SCENE), tap, NOW)
 
 
 def test_the_times_of_a_tap_are_bounded() -> None:

@@ -13,6 +13,7 @@ from access.consumers import HANDLERS
 from access.credentials import CredentialReader
 from access.endpoint import TapsFirst
 from access.events import HISTORY_GROUP, PROJECTION_GROUP
+from access.presence.routes import router as presence_router
 from access.privacy import router as privacy_router
 from access.projector import Projector
 from access.redis_pipe import RedisError, RedisPipe
@@ -82,7 +83,7 @@ def create_app(settings: Settings, clock: Clock = utc_now) -> FastAPI:
         title="Copass access",
         version="1.0.0",
         description="Decides at the door.",
-        routers=[router, snapshot_router, privacy_router],
+        routers=[router, snapshot_router, presence_router, privacy_router],
         lifespan=lifespan,
         ready=ready,
     )

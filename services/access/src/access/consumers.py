@@ -5,7 +5,7 @@ from operator import attrgetter
 from typing import Literal
 from uuid import UUID
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from access import store
 from access.events import TAP_DECIDED, TAPS
@@ -33,6 +33,8 @@ class TapDecidedData(BaseModel):
     decided_at: AwareDatetime
     policy_version: int
     stream_id: str
+    zone: str | None = None
+    flags: list[str] = Field(default_factory=list)
 
 
 COLUMNS = attrgetter(*store.TapRow.__slots__)

@@ -5,7 +5,7 @@ The models are tolerant readers: only the fields that are used here, whatever el
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import orjson
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
@@ -81,6 +81,17 @@ class StandingState(Model):
     standing: Word
 
 
+class ZoneState(Model):
+    zone: Word
+    function: Word | None = None
+
+
+class FunctionState(Model):
+    function: Word
+    capacity: Annotated[int, Field(ge=0)] | None = None
+    opens_with: Word | None = None
+
+
 class DoorState(Model):
     door_id: Word
     kind: Word
@@ -89,6 +100,11 @@ class DoorState(Model):
     publics: list[str] = Field(default_factory=list)
     open: list[tuple[int, int]] = Field(default_factory=list)
     readers: list[str] = Field(default_factory=list)
+    anti_passback: Word | None = None
+    passback_minutes: Annotated[int, Field(ge=0, le=10_000)] | None = None
+    from_zone: Word | None = None
+    to_zone: Word | None = None
+    interlock: Word | None = None
 
 
 class PlaceState(Model):
@@ -97,8 +113,13 @@ class PlaceState(Model):
     city_id: Word
     status: Word
     capacity: Annotated[int, Field(ge=0)] | None = None
-    anti_passback: Literal["off", "hard"] = "off"
+    anti_passback: Word = "off"
     expires_at: datetime
+    opens_with: Word = "anybody"
+    guests: Word = "hours"
+    zones: list[ZoneState] = Field(default_factory=list)
+    functions: list[FunctionState] = Field(default_factory=list)
+    day_starts: list[int] = Field(default_factory=list)
     doors: list[DoorState] = Field(default_factory=list)
 
 
@@ -132,20 +153,80 @@ def standing_documents(value: bytes) -> list[Document]:
 def place_documents(value: bytes) -> list[Document]:
     """One document for the place and one for each door, all of the same version."""
     place = PlaceState.model_validate_json(value)
-    of_place = orjson.dumps({"city_id": place.city_id, "capacity": place.capacity}).decode()
-    found = [Document(f"place:{place.place_id}", "", place.version, f"{place.version} {of_place}")]
+    of_place: dict[str, Any] = {"city_id": place.city_id, "capacity": place.capacity}
+    if place.zones:
+        of_place["zones"] = [zone.zone for zone in place.zones]
+    text = f"{place.version} {orjson.dumps(of_place).decode()}"
+    found = [Document(f"place:{place.place_id}", "", place.version, text)]
     for door in place.doors:
-        policy = {
-            "city_id": place.city_id,
-            "status": place.status,
-            "capacity": place.capacity,
-            "anti_passback": place.anti_passback,
-            "expires_at": int(place.expires_at.timestamp()),
-            **door.model_dump(exclude={"door_id"}),
-        }
-        text = b"%d %b %b" % (place.version, place.place_id.encode(), orjson.dumps(policy))
-        found.append(Document(f"door:{door.door_id}", "", place.version, text))
+        policy = door_policy(place, door)
+        asks = scene_asked(policy)
+        between = b"+%b " % orjson.dumps(asks) if asks else b""
+        raw = b"%d %b %b%b" % (
+            place.version,
+            place.place_id.encode(),
+            between,
+            orjson.dumps(policy),
+        )
+        found.append(Document(f"door:{door.door_id}", "", place.version, raw))
     return found
+
+
+def split_door(document: bytes) -> tuple[bytes, bytes, bytes]:
+    """Version, place_id and policy of a door's document, without what it asks of read.lua."""
+    version, place_id, policy = document.split(b" ", 2)
+    return version, place_id, policy.split(b" ", 1)[1] if policy.startswith(b"+") else policy
+
+
+def door_policy(place: PlaceState, door: DoorState) -> dict[str, Any]:
+    """What copass_tap.documents.read_door reads. What a door does not use is left out."""
+    functions = {function.function: function for function in place.functions}
+    behind = next((zone for zone in place.zones if zone.zone == door.to_zone), None)
+    function = functions.get(behind.function) if behind and behind.function else None
+    opens_with = (function.opens_with if function else None) or place.opens_with
+    is_charged = opens_with != "anybody"
+    policy: dict[str, Any] = {
+        "city_id": place.city_id,
+        "status": place.status,
+        "capacity": place.capacity,
+        "anti_passback": door.anti_passback or place.anti_passback,
+        "expires_at": int(place.expires_at.timestamp()),
+        **door.model_dump(
+            include={"kind", "min_assurance", "unlock_ms", "publics", "open", "readers"}
+        ),
+    }
+    more = {
+        "passback_minutes": door.passback_minutes,
+        "has_zones": bool(place.zones),
+        "from_zone": door.from_zone,
+        "to_zone": door.to_zone,
+        "interlock": door.interlock,
+        "function": function.function if function else None,
+        "function_zones": [
+            zone.zone for zone in place.zones if function and zone.function == function.function
+        ],
+        "opens_with": opens_with if is_charged else None,
+        "is_charge_local": is_charged and function is not None and function.opens_with is not None,
+        "day_starts": place.day_starts if opens_with == "staff_today" else None,
+        "guests": place.guests if place.guests != "hours" else None,
+    }
+    policy |= {name: value for name, value in more.items() if value}
+    if function is not None and function.capacity is not None:
+        policy["function_capacity"] = function.capacity
+    return policy
+
+
+def scene_asked(policy: Mapping[str, Any]) -> dict[str, Any]:
+    """What read.lua must look at beside what every door asks; empty for most doors."""
+    asks = {
+        "zones": policy.get("has_zones"),
+        "passback": policy["anti_passback"] != "off",
+        "function_zones": policy.get("function_zones"),
+        "charge": policy.get("opens_with"),
+        "is_charge_local": policy.get("is_charge_local"),
+        "interlock": policy.get("interlock"),
+    }
+    return {name: value for name, value in asks.items() if value}
 
 
 DOCUMENTS: Mapping[str, Callable[[bytes], list[Document]]] = {

@@ -7,9 +7,14 @@ r"""What Redis holds: its keys, and how its documents are read and written.
 | `standing:<member_id>` | `<version> <standing>` |
 | `reader:<id>` | `<version> <status> <city_id> <SHA-256 of its key>` |
 | `place:<id>` | `<version> <{city_id, capacity} as JSON>` |
-| `door:<id>` | `<version of its place> <place_id> <policy as JSON>` |
+| `door:<id>` | `<version of its place> <place_id> … <policy as JSON>` |
 | `lockdown:<place_id>` | `<version> <0\|1>` |
 | `inside:<place_id>` | sorted set, member_id by entry in epoch seconds |
+| `inside:<place_id>:<zone>`, `where:<place_id>` | the same by zone; hash, member_id → zone |
+| `charge:<place_id>` | sorted set of those inside who are in charge, like `inside` |
+| `charged:<place_id>` | hash, zone or `*` → when somebody in charge last came |
+| `pardon:<place_id>` | hash, member_id or `*` → until when nothing is held against them |
+| `interlock:<place_id>:<name>` | the door that is unlocked, for as long as it is |
 | `counter:<credential hash>` | the highest counter seen of that card |
 | `tap:<reader_id>:<tap_id>` | the answer given, kept for 48 hours |
 | `taps` | stream of decisions not yet confirmed to be in the history |
@@ -18,8 +23,10 @@ r"""What Redis holds: its keys, and how its documents are read and written.
 | `projection:offsets`, `projection:documents` | how far it read; documents by kind |
 | `projection:ready` | there while taps may be decided; expires when nobody keeps it up to date |
 
-Where the dots are, that of a phone has `{"public_key"}` and that of a guest its limits, as JSON.
-All but the last seven can be rebuilt from the state topics, the lockdowns and the history.
+Where the dots are, the card of a phone has `{"public_key"}`, that of a guest its limits, and a door
+`+` and what a tap there must look at besides, as JSON without spaces; most have nothing.
+All but the interlocks and the last seven can be rebuilt from the state topics, the lockdowns, the
+pardons and the history.
 """
 
 from collections.abc import Sequence
@@ -27,12 +34,16 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
+from uuid import UUID
 
 import orjson
 
+from access.documents import split_door
 from access.redis_pipe import RedisPipe, load_script
+from access.store import Inside
 from copass_tap import documents
 from copass_tap.decision import (
+    EMPTY_SCENE,
     STAY_MAX,
     Card,
     Decision,
@@ -40,23 +51,30 @@ from copass_tap.decision import (
     Facts,
     Member,
     Reader,
+    Scene,
     Tap,
 )
 
 # A reader that heard no answer sends the same tap again, after an outage of a day at most.
 ANSWER_KEPT_S = 48 * 3600
 STAY_MAX_S = int(STAY_MAX.total_seconds())
+# A door of an airlock opens within this time of the answer or not at all, so that the next one is
+# not open before it is shut.
+INTERLOCK_ANSWER_MS = 1000
 
-READ = load_script("read.lua")
-COMMIT = load_script("commit.lua")
+READ = load_script("presence.lua", "read.lua")
+COMMIT = load_script("presence.lua", "commit.lua")
 SET_NEWER = load_script("set_newer.lua")
+LIST_INSIDE = load_script("list_inside.lua")
+PARDON = load_script("pardon.lua")
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """What one read found. `previous` is the answer given to this tap before.
 
-    `generation` and `changed_at` say which state of the documents was read.
+    `generation` and `changed_at` say which state of the documents was read. `asks_more`: the door
+    asks what most do not.
     """
 
     ready: bool
@@ -65,6 +83,7 @@ class Snapshot:
     previous: bytes | None
     reader: Reader | None
     facts: Facts | None
+    asks_more: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +91,7 @@ class Place:
     place_id: str
     city_id: str
     capacity: int | None
+    zones: tuple[str, ...] = ()
 
 
 async def read(pipe: RedisPipe, tap: Tap, reader_id: str, now: datetime) -> Snapshot:
@@ -92,17 +112,24 @@ async def read(pipe: RedisPipe, tap: Tap, reader_id: str, now: datetime) -> Snap
         people,
         entered,
         counter,
+        scene,
+        host_entered,
     ) = await pipe.run(READ, tap.door_id, reader_id, tap.credential_hash, tap.tap_id, since)
     facts = None
     if door is not None:
         policy = read_door(door, tap.door_id)
+        is_inside = entered is not None and float(entered) > since
+        around = EMPTY_SCENE
+        if scene is not None or host_entered is not None:
+            around = read_scene(scene, host_entered, entered if is_inside else None, since)
         facts = Facts(
             door=policy,
             card=read_card(card_id, card, counter) if card is not None else None,
             member=read_member(card, member, standing, policy.place_id) if member else None,
             locked_down=lockdown is not None and lockdown.endswith(b" 1"),
             people_inside=people,
-            is_inside=entered is not None and float(entered) > since,
+            is_inside=is_inside,
+            scene=around,
         )
     return Snapshot(
         ready=ready is not None,
@@ -111,6 +138,7 @@ async def read(pipe: RedisPipe, tap: Tap, reader_id: str, now: datetime) -> Snap
         previous=previous,
         reader=read_reader(reader_id, reader) if reader is not None else None,
         facts=facts,
+        asks_more=scene is not None,
     )
 
 
@@ -148,11 +176,63 @@ async def commit(
         decision.movement,
         int(now.timestamp()),
         inside_since(now),
-        str(door.capacity) if decision.needs_room else "",
-        "1" if decision.needs_outside else "",
+        str(door.capacity) if "room" in decision.needs else "",
         "" if counter is None else str(counter),
+        scene_kept(facts, decision) if snapshot.asks_more or decision.flags else "",
     )
     return outcome[0].decode(), outcome[1] if len(outcome) > 1 else b""
+
+
+def scene_kept(facts: Facts, decision: Decision) -> bytes | str:
+    """What commit.lua checks and keeps beyond the entry itself, for the doors that ask."""
+    if decision.movement == "none":
+        return ""
+    door, scene, needs = facts.door, facts.scene, decision.needs
+    kept: dict[str, Any] = {
+        "zones": door.has_zones,
+        "zone": decision.zone,
+        "in_charge": "in_charge" in decision.flags,
+    }
+    if door.interlock is not None:
+        kept["interlock"], kept["door"] = door.interlock, door.door_id
+        kept["hold_ms"] = door.unlock_ms + INTERLOCK_ANSWER_MS
+        kept["alone"] = "interlock" in needs
+    if "unmoved" in needs:
+        kept["unmoved"] = True
+        kept["entered"] = str(scene.entered_at) if scene.entered_at is not None else ""
+        kept["was"] = scene.zone if scene.zone is not None and facts.is_inside else ""
+    if "function_room" in needs or "in_charge" in needs:
+        kept["function_zones"] = door.function_zones
+    if "function_room" in needs:
+        kept["function_capacity"] = door.function_capacity
+    if "in_charge" in needs:
+        kept["charge"], kept["is_charge_local"] = True, door.is_charge_local
+    return orjson.dumps({name: value for name, value in kept.items() if value is not None})
+
+
+def read_scene(
+    scene: Sequence[Any] | None, host_entered: bytes | None, entered: bytes | None, since: int
+) -> Scene:
+    """What read.lua found beside what every tap asks."""
+    host_inside = host_entered is not None and float(host_entered) > since
+    entered_at = int(float(entered)) if entered is not None else None
+    if scene is None:
+        return Scene(entered_at=entered_at, host_inside=host_inside)
+    zone, pardons, people, in_charge, came, unlocked = scene
+    return Scene(
+        entered_at=entered_at,
+        zone=zone.decode() if zone is not None else None,
+        pardoned_at=latest(pardons),
+        people_in_function=people,
+        in_charge=in_charge > 0,
+        in_charge_at=latest(came),
+        unlocked_door=unlocked.decode() if unlocked is not None else None,
+        host_inside=host_inside,
+    )
+
+
+def latest(times: Sequence[bytes | None]) -> int | None:
+    return max((int(time) for time in times if time is not None), default=None)
 
 
 def inside_since(now: datetime) -> int:
@@ -170,12 +250,57 @@ async def read_place(pipe: RedisPipe, place_id: str) -> Place | None:
     if document is None:
         return None
     fields = orjson.loads(document.split(b" ", 1)[1])
-    return Place(place_id, fields["city_id"], fields["capacity"])
+    zones = tuple(fields.get("zones", ()))
+    return Place(place_id, fields["city_id"], fields["capacity"], zones)
 
 
 async def count_inside(pipe: RedisPipe, place_id: str, now: datetime) -> int:
     """How many members are inside a place. A number, never names."""
     return int(await pipe.call("ZCOUNT", f"inside:{place_id}", f"({inside_since(now)}", "+inf"))
+
+
+async def put_inside(
+    pipe: RedisPipe, people: Sequence[Inside], came: Sequence[tuple[str, str, int]]
+) -> None:
+    """Put people where the history says that they are, into a Redis that knows of nobody.
+
+    `came`: place_id, zone or `*`, when somebody in charge last came.
+    """
+    for one in people:
+        inside = f"inside:{one.place_id}"
+        await pipe.call("ZADD", inside, one.entered_at, one.member_id)
+        if one.zone is not None:
+            await pipe.call("ZADD", f"{inside}:{one.zone}", one.entered_at, one.member_id)
+            await pipe.call("HSET", f"where:{one.place_id}", one.member_id, one.zone)
+        if one.in_charge:
+            await pipe.call("ZADD", f"charge:{one.place_id}", one.entered_at, one.member_id)
+    for place_id, field, at in came:
+        await pipe.call("HSET", f"charged:{place_id}", field, at)
+
+
+async def list_inside(pipe: RedisPipe, place_id: str, now: datetime) -> list[tuple[str, int, str]]:
+    """Who is inside, by entry: member_id, epoch seconds of the last movement, zone or ``."""
+    found = await pipe.run(LIST_INSIDE, place_id, inside_since(now))
+    return [
+        (found[at].decode(), int(float(found[at + 1])), found[at + 2].decode())
+        for at in range(0, len(found), 3)
+    ]
+
+
+async def pardon(pipe: RedisPipe, place_id: UUID, member_id: UUID | None, until: datetime) -> None:
+    """What a member, or everybody, did until then is not held against them. A later one stays."""
+    who = str(member_id) if member_id is not None else "*"
+    await pipe.run(PARDON, f"pardon:{place_id}", who, int(until.timestamp()), STAY_MAX_S)
+
+
+async def relation_of(pipe: RedisPipe, member_id: str, place_id: str) -> str | None:
+    """What an active member is to a place; None for anybody else."""
+    document = await pipe.call("GET", f"member:{member_id}")
+    if document is None:
+        return None
+    _, status, places = document.split(b" ", 2)
+    relation: str | None = orjson.loads(places).get(place_id)
+    return relation if status == b"active" else None
 
 
 async def set_lockdowns(pipe: RedisPipe, lockdowns: Sequence[tuple[str, int, bool]]) -> None:
@@ -232,5 +357,5 @@ def read_member(card: bytes, document: bytes, standing: bytes | None, place_id: 
 @lru_cache(maxsize=2048)
 def read_door(document: bytes, door_id: str) -> Door:
     """The policy of a door. Kept: the same few doors are read over and over."""
-    version, place_id, policy = document.split(b" ", 2)
+    version, place_id, policy = split_door(document)
     return documents.read_door(door_id, place_id.decode(), int(version), orjson.loads(policy))

@@ -13,6 +13,7 @@ MESSAGES: Mapping[str, Message] = {
     "staff": {"fr": "Bonjour, bon travail.", "en": "Hello, have a good day at work."},
     "resident": {"fr": "Bienvenue chez vous.", "en": "Welcome home."},
     "network_member": {"fr": "Bienvenue.", "en": "Welcome."},
+    "guest": {"fr": "Bienvenue à notre invité.", "en": "Welcome, guest."},
     "exit": {"fr": "Au revoir, à bientôt.", "en": "Goodbye, see you soon."},
     "unknown_credential": {
         "fr": "Cette carte n'est pas connue. Adressez-vous à l'accueil.",
@@ -34,6 +35,10 @@ MESSAGES: Mapping[str, Message] = {
         "fr": "Déjà utilisé, ou mal lu. Présentez de nouveau la carte, ou le code suivant.",
         "en": "Used already, or not read properly. Hold up the card again, or the next code.",
     },
+    "interlock": {
+        "fr": "L'autre porte est encore ouverte. Réessayez dans un instant.",
+        "en": "The other door is still open. Please try again in a moment.",
+    },
     "member_suspended": {
         "fr": "Votre accès au réseau est suspendu. Adressez-vous à votre cité.",
         "en": "Your access to the network is suspended. Please ask your city.",
@@ -54,6 +59,10 @@ MESSAGES: Mapping[str, Message] = {
         "fr": "Cette porte est réservée aux habitants et à l'équipe du lieu.",
         "en": "This door is for the residents and the team of this place.",
     },
+    "guest_not_valid": {
+        "fr": "Cette invitation ne vaut pas ici en ce moment. Appelez la personne qui vous invite.",
+        "en": "This guest pass is not valid here now. Please call the person who invited you.",
+    },
     "outside_hours": {
         "fr": "C'est fermé à cette heure-ci.",
         "en": "It is closed at this hour.",
@@ -62,9 +71,17 @@ MESSAGES: Mapping[str, Message] = {
         "fr": "Il reste du temps à donner. Votre cité peut vous aider à faire le point.",
         "en": "You still have time to give. Your city can help you sort it out.",
     },
+    "no_one_in_charge": {
+        "fr": "Personne de l'équipe n'est encore là. Revenez dans un moment.",
+        "en": "Nobody of the team is here yet. Please come back in a while.",
+    },
     "place_full": {
         "fr": "C'est complet. Revenez dans un moment.",
         "en": "It is full. Please come back in a while.",
+    },
+    "function_full": {
+        "fr": "Cet espace est complet. Revenez dans un moment.",
+        "en": "This room is full. Please come back in a while.",
     },
     "passback": {
         "fr": "Cette carte est déjà entrée. Badgez d'abord en sortant.",

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
 from access import store
+from access.presence import store as presence_store
 from common import export
 from common.auth import CurrentPrincipal, Principal
 from common.problems import not_found
@@ -34,7 +35,10 @@ async def tables_of(
     if principal.kind != "member" or principal.sub != str(member_id):
         raise not_found("member")
     async with request.app.state.pool.acquire() as conn:
-        return await store.export_of(conn, member_id, limit=TAPS_MAX)
+        return {
+            **await store.export_of(conn, member_id, limit=TAPS_MAX),
+            **await presence_store.looks_and_resets_of(conn, member_id),
+        }
 
 
 @router.get("/members/{member_id}/export", response_model=ExportAnswer)

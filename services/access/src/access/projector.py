@@ -17,6 +17,7 @@ topic is read from the beginning. Versions make all of this harmless.
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
@@ -26,6 +27,7 @@ from access.documents import KINDS, Document, documents_of
 from access.events import CARDS, PROJECTED, PROJECTION_GROUP
 from access.metrics import NOT_PROJECTED
 from access.metrics import PROJECTED as PROJECTED_COUNT
+from access.presence import store as presence_store
 from access.redis_pipe import RedisPipe, load_script
 from access.settings import Settings
 from common import kafka, outbox
@@ -42,6 +44,8 @@ BATCH = 500
 POLL_MS = 200
 CHECK_EVERY_S = 1.0
 SETTLE_S = 60.0
+# Of the longest day, when clocks go back.
+ONE_DAY = timedelta(hours=25)
 REMEMBER_EVERY_S = 60.0
 PARTITIONS_EVERY_S = 30.0
 METADATA_POLL_S = 0.02
@@ -126,14 +130,17 @@ class Projector:
         async with self.pool.acquire() as conn:
             lockdowns = await store.lockdowns_since(conn, None)
             inside = await store.people_inside(conn, now - STAY_MAX)
+            came = await store.last_in_charge(conn, now - ONE_DAY)
+            pardons = await presence_store.pardons(conn, now - STAY_MAX)
         await pipe.call("DEL", "projection:ready", "projection:offsets", "projection:documents")
         for kind in KINDS:
             await delete_keys(pipe, f"{kind}:*")
         await live_store.set_lockdowns(
             pipe, [(str(one.place_id), one.version, one.active) for one in lockdowns]
         )
-        for place_id, member_id, entered_at in inside:
-            await pipe.call("ZADD", f"inside:{place_id}", entered_at, member_id)
+        await live_store.put_inside(pipe, inside, came)
+        for one in pardons:
+            await live_store.pardon(pipe, one.place_id, one.member_id, one.reset_at)
         generation = str(new_id()).encode()
         await pipe.call("SET", "projection:generation", generation, "NX")
         log.warning("projection_started_from_nothing", lockdowns=len(lockdowns))

@@ -136,6 +136,8 @@ class TapItem(BaseModel):
     occurred_at: datetime
     decided_at: datetime
     policy_version: int
+    zone: Annotated[str | None, Field(description="Where in the place it led.")]
+    flags: Annotated[list[str], Field(description="passback: let in all the same; in_charge.")]
 
 
 class TapPage(BaseModel):

@@ -29,6 +29,8 @@ class TapRow:
     decided_at: datetime
     policy_version: int
     stream_id: str
+    zone: str | None = None
+    flags: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +49,19 @@ async def insert_taps(conn: Conn, taps: Sequence[TapRow]) -> None:
     await conn.execute(
         "INSERT INTO tap (decision_id, tap_id, door_id, place_id, city_id, reader_id, card_id,"
         " member_id, direction, mode, decision, reason, occurred_at, decided_at, policy_version,"
-        " stream_id)"
-        " SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::text[],"
+        " stream_id, zone, flags)"
+        " SELECT decision_id, tap_id, door_id, place_id, city_id, reader_id, card_id, member_id,"
+        " direction, mode, decision, reason, occurred_at, decided_at, policy_version, stream_id,"
+        " zone, string_to_array(flags, ' ')"
+        " FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::text[],"
         " $6::uuid[], $7::uuid[], $8::uuid[], $9::text[], $10::text[], $11::text[], $12::text[],"
-        " $13::timestamptz[], $14::timestamptz[], $15::bigint[], $16::text[])"
+        " $13::timestamptz[], $14::timestamptz[], $15::bigint[], $16::text[], $17::text[],"
+        " $18::text[]) AS given (decision_id, tap_id, door_id, place_id, city_id, reader_id,"
+        " card_id, member_id, direction, mode, decision, reason, occurred_at, decided_at,"
+        " policy_version, stream_id, zone, flags)"
         " ON CONFLICT (decision_id) DO NOTHING",
-        *([getattr(tap, column) for tap in taps] for column in TapRow.__slots__),
+        *([getattr(tap, column) for tap in taps] for column in TapRow.__slots__[:-1]),
+        [" ".join(tap.flags) for tap in taps],  # an array of arrays would be flattened
     )
 
 
@@ -77,8 +86,8 @@ async def list_taps(
     """Newest first. None: not filtered by that. `before`: only decisions older than this one."""
     rows = await conn.fetch(
         "SELECT decision_id, tap_id, door_id, place_id, city_id, reader_id, card_id, member_id,"
-        " direction, mode, decision, reason, occurred_at, decided_at, policy_version, stream_id"
-        " FROM tap"
+        " direction, mode, decision, reason, occurred_at, decided_at, policy_version, stream_id,"
+        " zone, flags FROM tap"
         " WHERE ($1::text IS NULL OR city_id = $1)"
         " AND ($2::uuid IS NULL OR place_id = $2)"
         " AND ($3::uuid IS NULL OR member_id = $3)"
@@ -99,7 +108,7 @@ async def export_of(conn: Conn, member_id: UUID, *, limit: int) -> dict[str, lis
     """What is kept of a member, by table: the latest `limit` taps, and the lockdowns they said."""
     taps = await conn.fetch(
         "SELECT decision_id, tap_id, door_id, place_id, city_id, card_id, direction, mode,"
-        " decision, reason, occurred_at, decided_at FROM tap WHERE member_id = $1"
+        " decision, reason, occurred_at, decided_at, zone, flags FROM tap WHERE member_id = $1"
         " ORDER BY decision_id DESC LIMIT $2",
         member_id,
         limit,
@@ -112,21 +121,53 @@ async def export_of(conn: Conn, member_id: UUID, *, limit: int) -> dict[str, lis
     return {"taps": [dict(row) for row in taps], "lockdowns": [dict(row) for row in lockdowns]}
 
 
-async def people_inside(conn: Conn, since: datetime) -> list[tuple[str, str, int]]:
-    """Who is inside, as far as the history knows: place_id, member_id, entry in epoch seconds.
+@dataclass(frozen=True, slots=True)
+class Inside:
+    """Somebody in a place; `entered_at` in epoch seconds."""
 
-    Replayed taps moved nobody, so they do not count here either.
+    place_id: str
+    member_id: str
+    entered_at: int
+    zone: str | None
+    in_charge: bool
+
+
+async def people_inside(conn: Conn, since: datetime) -> list[Inside]:
+    """Who is inside, as far as the history knows.
+
+    The last tap that let somebody through says where they are: in by a door, or out into another
+    zone, which only who is inside can do. Replayed taps moved nobody, so they do not count here.
     """
     rows = await conn.fetch(
-        "SELECT place_id, member_id, extract(epoch FROM decided_at)::bigint AS entered_at FROM ("
-        " SELECT DISTINCT ON (place_id, member_id) place_id, member_id, direction, decided_at"
+        "WITH moved AS (SELECT place_id, member_id, decision_id, direction, decided_at, zone, flags"
         " FROM tap WHERE occurred_at >= $1::timestamptz - interval '1 hour' AND decided_at > $1"
         " AND mode = 'live' AND decision = 'grant' AND member_id IS NOT NULL"
-        " ORDER BY place_id, member_id, decision_id DESC"
-        ") AS latest WHERE direction = 'in'",
+        "), latest AS ("
+        " SELECT DISTINCT ON (place_id, member_id) place_id, member_id, direction, decided_at, zone"
+        " FROM moved ORDER BY place_id, member_id, decision_id DESC"
+        ") SELECT place_id::text, member_id::text, zone,"
+        " extract(epoch FROM decided_at)::bigint AS entered_at,"
+        " EXISTS (SELECT FROM moved WHERE moved.place_id = latest.place_id"
+        "  AND moved.member_id = latest.member_id AND 'in_charge' = ANY(flags)) AS in_charge"
+        " FROM latest WHERE direction = 'in' OR (zone IS NOT NULL AND EXISTS ("
+        "  SELECT FROM moved WHERE moved.place_id = latest.place_id"
+        "  AND moved.member_id = latest.member_id AND moved.direction = 'in'))",
         since,
     )
-    return [(str(row["place_id"]), str(row["member_id"]), row["entered_at"]) for row in rows]
+    return [Inside(**row) for row in rows]
+
+
+async def last_in_charge(conn: Conn, since: datetime) -> list[tuple[str, str, int]]:
+    """When somebody in charge last came: place_id, zone or `*` for the place, epoch seconds."""
+    rows = await conn.fetch(
+        "SELECT place_id::text, field, max(extract(epoch FROM decided_at)::bigint) AS came_at"
+        " FROM tap CROSS JOIN LATERAL unnest(ARRAY['*', zone]) AS field"
+        " WHERE occurred_at >= $1::timestamptz - interval '1 hour' AND decided_at > $1"
+        " AND 'in_charge' = ANY(flags) AND mode = 'live' AND decision = 'grant'"
+        " AND direction = 'in' AND field IS NOT NULL GROUP BY place_id, field",
+        since,
+    )
+    return [(row["place_id"], row["field"], row["came_at"]) for row in rows]
 
 
 async def anonymise_taps(

@@ -1,6 +1,7 @@
 -- Step 1 of a tap: everything that the decision rests on, as of one instant.
 -- ARGV: door_id, reader_id, credential hash, tap_id, epoch seconds since which an entry counts
 -- A document is '<version> <rest>'; the keys and the rest are described in live_store.py.
+-- Answers scene and host only where the door or the guest asks: most taps pay nothing for them.
 -- Keys are derived from one another here, so Redis must be one primary, not a cluster.
 local door_id, reader_id, credential, tap_id, since = unpack(ARGV)
 
@@ -24,9 +25,33 @@ local ready, generation, changed_at, previous, counter, reader, door = unpack(re
     'reader:' .. reader_id, 'door:' .. door_id))
 local card_id, card = find_card()
 local member_id = card and string.match(card, '(%S+)$')
-local place_id = door and string.match(door, '^%d+ (%S+)')
+local place_id, asks
+if door then place_id, asks = string.match(door, '^%d+ (%S+) (%+?)') end
+
+-- What only some doors ask, see documents.scene_asked.
+local function look_around(asked)
+    local zone, pardons, people, in_charge, came, unlocked = false, {}, 0, 0, {}, false
+    if asked.zones then zone = redis.call('HGET', 'where:' .. place_id, member_id or '') end
+    if asked.passback then
+        pardons = redis.call('HMGET', 'pardon:' .. place_id, member_id or '', '*')
+    end
+    for _, one in ipairs(asked.function_zones or {}) do
+        people = people
+            + redis.call('ZCOUNT', 'inside:' .. place_id .. ':' .. one, '(' .. since, '+inf')
+    end
+    if asked.charge then
+        local zones = asked.is_charge_local and asked.function_zones
+        in_charge = count_in_charge(place_id, since, zones)
+        came = redis.call('HMGET', 'charged:' .. place_id, unpack(zones or { '*' }))
+    end
+    if asked.interlock then
+        unlocked = redis.call('GET', 'interlock:' .. place_id .. ':' .. asked.interlock)
+    end
+    return { zone, pardons, people, in_charge, came, unlocked }
+end
 
 local lockdown, member, standing, people, entered = false, false, false, 0, false
+local scene, host_entered = false, false
 if door then
     local place
     place, lockdown, member, standing = unpack(redis.call('MGET',
@@ -36,8 +61,14 @@ if door then
     if not place or string.match(place, '^%d+') ~= string.match(door, '^%d+') then door = false end
     people = redis.call('ZCOUNT', 'inside:' .. place_id, '(' .. since, '+inf')
     entered = member_id and redis.call('ZSCORE', 'inside:' .. place_id, member_id)
+    if door and asks == '+' then
+        scene = look_around(cjson.decode(string.match(door, '^%d+ %S+ %+(%S+)')))
+    end
+    local limits = card and string.match(card, '^%d+ %S+ ({%S+)')
+    local host = limits and string.match(limits, '"host_member_id":"([^"]+)"')
+    if host then host_entered = redis.call('ZSCORE', 'inside:' .. place_id, host) end
 end
 return {
     ready, generation, changed_at, previous, door, reader, lockdown, card_id, card,
-    member, standing, people, entered, counter,
+    member, standing, people, entered, counter, scene, host_entered,
 }

@@ -11,7 +11,14 @@ from typing import Any
 import orjson
 from aiokafka import AIOKafkaConsumer
 
-from access.documents import CardState, MemberState, ReaderState, StandingState, place_documents
+from access.documents import (
+    CardState,
+    MemberState,
+    ReaderState,
+    StandingState,
+    place_documents,
+    split_door,
+)
 from access.events import CARDS, MEMBERS, PLACES, READERS, STANDINGS
 from access.settings import Settings
 from access.snapshots import store
@@ -61,7 +68,7 @@ async def learn_place(conn: Conn, event: Event) -> None:
     """The policies of the doors, in the words in which a tap reads them too."""
     place, *doors = place_documents(orjson.dumps(event.data))
     policies = {
-        door.key.removeprefix("door:"): orjson.loads(bytes(door.value).split(b" ", 2)[2])
+        door.key.removeprefix("door:"): orjson.loads(split_door(bytes(door.value))[2])
         for door in doors
         if isinstance(door.value, bytes)
     }
