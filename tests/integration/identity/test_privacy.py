@@ -92,6 +92,7 @@ async def test_a_member_has_all_that_is_kept_of_them(
     assert {name: len(rows) for name, rows in tables.items()} == {
         "member": 1,
         "cards": 3,
+        "guest_passes": 0,
         "card_key_disclosures": 0,
         "logins": 2,
         "notification_preferences": 1,
