@@ -245,7 +245,6 @@ class Book:
         )
         return Crossing(told["id"], step, peer, minutes, index, entry["transfer"], posted_at)
 
-
     def add_netting(self, told: Any, lines: list[dict[str, Any]]) -> None:
         """What several cities owe each other in a circle becomes less: one line for each pair."""
         need(type(told) is dict and told.keys() == NETTING, "its clearing has other fields")

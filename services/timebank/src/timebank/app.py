@@ -33,6 +33,8 @@ from timebank.holds.service import keep_expiring
 from timebank.log.recall import keep_recalled
 from timebank.log.routes import router as log_router
 from timebank.log.service import keep_logging
+from timebank.netting.routes import router as netting_router
+from timebank.netting.service import keep_netting
 from timebank.pledges.routes import router as pledges_router
 from timebank.privacy.routes import router as privacy_router
 from timebank.rent.routes import router as rent_router
@@ -103,6 +105,7 @@ def create_app(settings: Settings | None = None, clock: Clock = utc_now) -> Fast
             exchanges_router,
             clearing_router,
             agreements_router,
+            netting_router,
             log_router,
             privacy_router,
         ],
@@ -151,6 +154,14 @@ async def run(settings: Settings, clock: Clock = utc_now) -> None:
             clearing = {
                 "clearing": partial(keep_clearing, pool, vault, clock),
                 "clearing-consumer": ears.run,
+                "netting": partial(
+                    keep_netting,
+                    pool,
+                    vault,
+                    clock,
+                    settings.serves,
+                    settings.netting_every_hours,
+                ),
                 "log-recall": partial(keep_recalled, settings, pool, recalled, clock),
             }
 

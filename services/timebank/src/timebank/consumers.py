@@ -20,6 +20,7 @@ from timebank.clearing.messages import CityId, read_message
 from timebank.contributions import store as contributions
 from timebank.events import CHECKPOINTS, CITY_KEYS, CLEARING, COSIGNATURES
 from timebank.log import cosigning
+from timebank.netting import service as netting
 from timebank.pledges import service as pledges
 from timebank.privacy import service as privacy
 from timebank.standings import store as standings_store
@@ -94,7 +95,10 @@ def clearing_handlers(vault: Vault, clock: Clock) -> dict[str, Handler]:
         )
 
     async def on_message(conn: Conn, event: Event) -> None:
-        await clearing.hear(conn, vault, read_message(event.data), clock())
+        message = read_message(event.data)
+        about = message.body.kind.partition(".")[0]
+        hear = {"netting": netting.hear}.get(about, clearing.hear)
+        await hear(conn, vault, message, clock())
 
     async def on_checkpoint(conn: Conn, event: Event) -> None:
         told = CheckpointSigned.model_validate(event.data)

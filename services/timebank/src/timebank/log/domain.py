@@ -6,9 +6,10 @@ An entry is the canonical JSON (RFC 8785) of
      "posted_at", "transfer", "reverses"?, "clearing"?: {"id", "minutes", "peer", "step"},
      "version": 1}
 
-Of a netting `clearing` is {"id", "step"}. `account` is a name that means nothing without its salt. `is` and `peer` stand with the accounts
+`account` is a name that means nothing without its salt. `is` and `peer` stand with the accounts
 that are nobody's: commons, solidarity_fund, in_transit, clearing. `floor` stands with what gives
-minutes, when it is known how far the account was allowed to go.
+minutes, when it is known how far the account was allowed to go. Of a netting, `clearing` is {"id",
+"step"}, and the lines name the peers.
 """
 
 import hmac
