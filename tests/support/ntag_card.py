@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
-from common import ntag424
-from common.ntag424 import Picc
+from copass_tap import ntag424
+from copass_tap.ntag424 import Picc
 
 
 @dataclass

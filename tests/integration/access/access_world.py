@@ -33,17 +33,18 @@ from access.projector import Projector
 from access.redis_pipe import RedisPipe
 from access.settings import Settings
 from access.tap_relay import TapRelay
-from common import kafka, ntag424
+from common import kafka
 from common.auth import Principal
 from common.consumer import Consumer, dead_letters
 from common.db import Pool
 from common.events import Event, Topic, to_message
 from common.ids import new_id
-from common.ntag424 import KEY_FILE_READ, KeySet, Picc
 from common.outbox import Relay
 from common.problems import unauthenticated
 from common.worker import keep_running
+from copass_tap import ntag424
 from copass_tap.credentials import credential_hash
+from copass_tap.ntag424 import KEY_FILE_READ, KeySet, Picc
 
 MIGRATIONS = Path(access.__file__).parent / "migrations"
 PEPPER = "p" * 32

@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 from access_world import CARD_KEYS, Holder, Person, World, new, problem, until
 
-from common.ntag424 import KeySet
+from copass_tap.ntag424 import KeySet
 
 
 @pytest.fixture

@@ -30,9 +30,9 @@ from access.snapshots import follower
 from access.snapshots.signing import CARD_KEY, OFFLINE_SECRETS
 from common.clock import utc_now
 from common.consumer import Consumer
-from common.ntag424 import KEY_FILE_READ
 from common.sealing import Sealer, derive_key
 from copass_tap.credentials import credential_hash
+from copass_tap.ntag424 import KEY_FILE_READ
 from copass_tap.snapshots import (
     CHANGES,
     BadPaper,

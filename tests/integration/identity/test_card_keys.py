@@ -9,7 +9,7 @@ import pytest
 from identity_network import Caller, Network, TestClock, make_settings, running
 from ntag_card import NtagCard, message_of
 
-from common.ntag424 import Picc, load_keys
+from copass_tap.ntag424 import Picc, load_keys
 from identity.app import MIGRATIONS
 
 UID = "04DE5F1EACC040"

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from access.credentials import CredentialReader
 from access.tap_request import read_tap
-from common import ntag424
-from common.ntag424 import KEY_FILE_READ, KeySet, Picc
 from common.problems import Problem
+from copass_tap import ntag424
 from copass_tap.credentials import credential_hash
+from copass_tap.ntag424 import KEY_FILE_READ, KeySet, Picc
 from copass_tap.passes import PassCode, write_guest, write_pass
 
 NOW = datetime(2026, 11, 22, 10, 0, tzinfo=UTC)

@@ -19,6 +19,8 @@ from typing import Any, overload
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from copass_tap.decision import Relation
+
 SNAPSHOT = b"copass snapshot v1\n"
 CHANGES = b"copass changes v1\n"
 SIGNATURE_BYTES = 64
@@ -32,7 +34,14 @@ NO_COUNTER = 0xFFFFFFFF
 # opens least.
 CARD_STATUS = ("active", "blocked", "replaced", "blocked")
 MEMBER_STATUS = ("active", "suspended", "erased", "suspended")
-RELATION: Sequence[str | None] = (None, "resident", "staff", None)
+RELATION: Sequence[Relation | None] = (
+    None,
+    "resident",
+    "staff",
+    "warden",
+    "keyholder",
+    *[None] * 3,
+)
 STANDING: Sequence[str | None] = (None, "good", "grace", "lapsed", "exempt", *["lapsed"] * 3)
 
 
@@ -47,7 +56,7 @@ class Entry:
     member: bytes
     card_status: str
     member_status: str
-    relation: str | None
+    relation: Relation | None
     standing: str | None
     last_counter: int | None
 
@@ -135,8 +144,8 @@ def read_entry(raw: bytes) -> Entry:
         member=raw[NAME_BYTES : NAME_BYTES + MEMBER_BYTES],
         card_status=CARD_STATUS[code & 3],
         member_status=MEMBER_STATUS[code >> 2 & 3],
-        relation=RELATION[code >> 4 & 3],
-        standing=STANDING[code >> 6 & 7],
+        relation=RELATION[code >> 4 & 7],
+        standing=STANDING[code >> 7 & 7],
         last_counter=None if counter == NO_COUNTER else counter,
     )
 

@@ -30,10 +30,10 @@ from common.auth import TokenVerifier
 from common.clock import Clock, utc_now
 from common.consumer import Consumer, dead_letters
 from common.db import Pool
-from common.ntag424 import load_keys
 from common.outbox import Relay
 from common.problems import on_database_busy
 from common.worker import keep_running, run_worker
+from copass_tap.ntag424 import load_keys
 
 LOCKDOWNS_EVERY_S = 5.0
 LOCKDOWNS_SINCE = timedelta(days=1)

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from common.ntag424 import KeySet
 from common.problems import FieldError
 from copass_tap.credentials import credential_hash, normalise_uid
 from copass_tap.decision import CredentialType
+from copass_tap.ntag424 import KeySet
 from copass_tap.passes import PassCode, read_guest, read_pass
 
 UID_FIELDS = ("type", "uid")

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from common.clock import Clock
 from common.db import Pool
-from common.ntag424 import KeySet, load_keys
+from copass_tap.ntag424 import KeySet, load_keys
 from identity.keys import KeyRing
 from identity.passwords import Passwords
 from identity.settings import IdentitySettings

@@ -22,14 +22,15 @@ from access.snapshots.service import Desk
 from common.auth import CurrentPrincipal
 from common.db import Pool
 from common.fields import Body
-from common.ntag424 import KeySet
 from common.problems import FieldError, forbidden, not_found, unauthenticated
 from common.web import StrictRoute
+from copass_tap.ntag424 import KeySet
 
 STORED_MAX = 500
 PAGE_MAX = 200
 PAPER = "application/vnd.copass.signed"
 GZIP_FROM_BYTES = 1024
+HOUSEHOLD = ("resident", "staff", "warden")
 
 router = APIRouter(prefix="/v1", route_class=StrictRoute)
 
@@ -262,7 +263,7 @@ async def post_card_key(
     key = signing.file_key(office.card_keys, body.picc_data, body.mac)
     rule = office.settings.offline_card_keys
     status, relation = known or ("", None)
-    allowed = rule == "all" or (rule == "household" and relation in ("resident", "staff"))
+    allowed = rule == "all" or (rule == "household" and relation in HOUSEHOLD)
     if credential is None or key is None or status != "active" or not allowed:
         raise not_found("card")
     sealed = signing.seal_for_reader(reader.secret, key, signing.CARD_KEY)

@@ -117,7 +117,7 @@ async def make_snapshot(
             return known
         async with desk.making:
             entries, all_cards = await store.load_entries(conn, door, terms.cards_max)
-            extras, all_extras = await store.load_extras(conn, door, EXTRAS_MAX)
+            extras, all_extras = await store.load_extras(conn, door, now, EXTRAS_MAX)
     version = Version(moment.sequence, at, len(entries) // ENTRY_BYTES)
     header = {
         "door_id": door.door_id,

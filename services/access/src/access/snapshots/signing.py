@@ -5,9 +5,9 @@ import json
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from common.ntag424 import KEY_FILE_READ, KeySet
 from common.problems import Problem
 from common.sealing import Sealer, derive_key
+from copass_tap.ntag424 import KEY_FILE_READ, KeySet
 
 OFFLINE_SECRETS = "copass reader offline secrets v1"
 CARD_KEY = "copass reader card key v1"

@@ -250,7 +250,9 @@ async def has_changed(conn: Conn, door: Door, since: int) -> bool:
             f"  AND ({MEMBERS} OR member.lost_places ? $1::text))"
             " OR EXISTS (SELECT FROM snapshot_card AS card JOIN snapshot_member AS member"
             f"  USING (member_id) WHERE card.sequence > $3 AND {MEMBERS})"
-            " OR ($2 AND EXISTS (SELECT FROM snapshot_standing WHERE sequence > $3))",
+            " OR ($2 AND EXISTS (SELECT FROM snapshot_standing WHERE sequence > $3))"
+            " OR EXISTS (SELECT FROM snapshot_card WHERE sequence > $3 AND more IS NOT NULL"
+            "  AND more->'places' ? $1::text)",
             door.place_id,
             door.is_for_visitors,
             since,
@@ -262,8 +264,9 @@ async def has_changed(conn: Conn, door: Door, since: int) -> bool:
 CODE = (
     "CASE card.status WHEN 'active' THEN 0 ELSE 1 END"
     " + 4 * CASE member.status WHEN 'active' THEN 0 ELSE 1 END"
-    " + 16 * CASE member.places->>$1::text WHEN 'resident' THEN 1 WHEN 'staff' THEN 2 ELSE 0 END"
-    " + 64 * CASE coalesce(standing.standing, '') WHEN '' THEN 0 WHEN 'good' THEN 1"
+    " + 16 * CASE member.places->>$1::text WHEN 'resident' THEN 1 WHEN 'staff' THEN 2"
+    "   WHEN 'warden' THEN 3 WHEN 'keyholder' THEN 4 ELSE 0 END"
+    " + 128 * CASE coalesce(standing.standing, '') WHEN '' THEN 0 WHEN 'good' THEN 1"
     "   WHEN 'grace' THEN 2 WHEN 'exempt' THEN 4 ELSE 3 END"
 )
 # Of several cards with one credential the active one counts, else the newest. Of what is above the
@@ -302,16 +305,22 @@ async def load_entries(conn: Conn, door: Door, limit: int) -> tuple[bytes, bool]
     return row["lines"], row["cards"] <= limit
 
 
-async def load_extras(conn: Conn, door: Door, limit: int) -> tuple[dict[str, dict[str, Any]], bool]:
-    """What phones' passes have besides, by the name of their credential; whether that is all."""
+async def load_extras(
+    conn: Conn, door: Door, now: datetime, limit: int
+) -> tuple[dict[str, dict[str, Any]], bool]:
+    """What the passes of phones, and of this place's guests, have besides, by the name of their
+    credential; whether that is all."""
     rows = await conn.fetch(
-        "SELECT encode(substr(card.credential, 1, 16), 'hex') AS name,"  # noqa: S608 - constants of this module
-        " card.card_id, card.more"
-        " FROM snapshot_card AS card JOIN snapshot_member AS member USING (member_id)"
-        " WHERE card.more ? 'public_key' AND card.status = 'active' AND member.status <> 'erased'"
-        f" AND {MEMBERS} ORDER BY (member.places ? $1::text) DESC, card.sequence DESC LIMIT $3",
+        "SELECT encode(substr(card.credential, 1, 16), 'hex') AS name,"  # noqa: S608 - a constant
+        " card.card_id, card.more FROM snapshot_card AS card"
+        " LEFT JOIN snapshot_member AS member USING (member_id)"
+        " WHERE card.more IS NOT NULL AND card.status = 'active'"
+        f" AND (card.more ? 'public_key' AND member.status <> 'erased' AND {MEMBERS}"
+        "  OR card.more->'places' ? $1::text AND (card.more->>'valid_until')::bigint > $3)"
+        " ORDER BY coalesce(member.places ? $1::text, false) DESC, card.sequence DESC LIMIT $4",
         door.place_id,
         door.is_for_visitors,
+        int(now.timestamp()),
         limit + 1,
     )
     found = {row["name"]: {"card_id": str(row["card_id"]), **row["more"]} for row in rows[:limit]}

@@ -6,7 +6,7 @@ each reading, PICCData and a MAC of its own. The bytes below are those of Change
 
 from dataclasses import dataclass
 
-from common.ntag424 import KEY_CHANGE, KEY_FILE_READ, KEY_META_READ, KeySet
+from copass_tap.ntag424 import KEY_CHANGE, KEY_FILE_READ, KEY_META_READ, KeySet
 
 PICC_DIGITS = 32
 MAC_DIGITS = 16

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from common import ntag424
-from common.ntag424 import KEY_FILE_READ, KeySet, Picc
+from copass_tap import ntag424
+from copass_tap.ntag424 import KEY_FILE_READ, KeySet, Picc
 
 VECTORS = json.loads((Path(__file__).parent / "data" / "ntag424.json").read_text())
 MESSAGES = {case["id"]: case for case in VECTORS["encrypted_vectors"]}
