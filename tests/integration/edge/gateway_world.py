@@ -54,9 +54,10 @@ async def gateway(folder: Path, text: str) -> AsyncIterator[None]:
         await asyncio.wait_for(task, 10)
 
 
-async def member(world: World, **changes: object) -> Person:
+async def member(world: World, uid: str | None = None, **changes: object) -> Person:
     """A member whom the door lets in, known to access."""
     anne = Person()
+    anne.uid = uid or anne.uid
     states = [anne.member(**changes), anne.card(), anne.standing("good")]
     await world.publish(*states)
     await world.knows(anne)

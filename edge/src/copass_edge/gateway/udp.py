@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from ipaddress import IPv4Address
 
 from uhppoted import decode
 from uhppoted.uhppote_async import UhppoteAsync
@@ -95,14 +96,17 @@ class Host:
                     if not listens and self.config.advertise is not None:
                         address, port = self.config.advertise.rsplit(":", 1)
                         await self._commands.set_listener(
-                            board.target, address, int(port), timeout=COMMAND_SECONDS_MAX
+                            board.target,
+                            IPv4Address(address),
+                            int(port),
+                            timeout=COMMAND_SECONDS_MAX,
                         )
                         listens = True
                     await self._commands.set_pc_control(
                         board.target, True, timeout=COMMAND_SECONDS_MAX
                     )
                 reached = True
-            except (OSError, ValueError, TimeoutError) as error:
+            except Exception as error:  # whatever one controller answers, the others go on
                 reached = False
                 if is_there is not False:
                     log.warning(
