@@ -63,6 +63,10 @@ class Broker:
     users_every_s: float = USERS_EVERY_S
     _said: dict[str, deque[bytes]] = field(default_factory=dict)
     _asked: dict[str, int] = field(default_factory=dict)
+    _devices: dict[str, Board | Station] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._devices = self.heard()
 
     async def run(self) -> None:
         tls = ssl.create_default_context(cafile=self.config.ca_file) if self.config.tls else None
@@ -81,7 +85,7 @@ class Broker:
             Lanes() as lanes,
             asyncio.TaskGroup() as tasks,
         ):
-            for topic in (*self.heard(), *self.guarded()):
+            for topic in (*self._devices, *self.guarded()):
                 await client.subscribe(topic, qos=0)
             log.info("broker_joined")
             if any(station.users or station.withdrawn for station in self.stations.values()):
@@ -110,30 +114,35 @@ class Broker:
         """Sort one message: to its device's lane, or away."""
         topic = message.topic.value
         payload = message.payload if isinstance(message.payload, bytes) else b""
-        device = self.heard().get(topic)
+        device = self._devices.get(topic)
         if device is None:
             self.guard(client, lanes, topic, payload, retained=message.retain)
             return
+        name = device.point.name
         if message.retain:
-            log.warning("retained_refused device=%s", device.point.name)
+            self.tell(name, "retained")
             return
         if len(payload) > PAYLOAD_BYTES_MAX:
-            log.warning("message_too_large device=%s", device.point.name)
+            self.tell(name, "too_large")
             return
         if isinstance(device, Station):
-            lanes.add(device.point.name, lambda: self.record(device, payload))
+            lanes.add(name, lambda: self.record(device, payload))
             return
         query = fabomatic.read_query(payload)
         if query is None:
-            log.warning("message_malformed device=%s", device.point.name)
+            self.tell(name, "malformed")
             return
         if query.action == "alive":
-            log.debug("device_alive device=%s", device.point.name)
+            log.debug("device_alive device=%s", name)
             return
-        number = self._asked.get(device.point.name, 0) + 1
-        self._asked[device.point.name] = number
+        number = self._asked.get(name, 0) + 1
+        self._asked[name] = number
         until = asyncio.get_running_loop().time() + fabomatic.REPLY_SECONDS_MAX
-        lanes.add(device.point.name, lambda: self.reply(client, device, query, number, until))
+        lanes.add(name, lambda: self.reply(client, device, query, number, until))
+
+    def tell(self, name: str, reason: str) -> None:
+        if self.asker.may_tell(name):
+            log.warning("message_refused device=%s reason=%s", name, reason)
 
     # --- Fab-O-matic ------------------------------------------------------------------------------
 
@@ -190,7 +199,7 @@ class Broker:
             seen.uid_text, config.uid_form, config.uid_bytes, config.uid_prefix, station.known
         )
         if uid in ("malformed", "ambiguous"):
-            log.warning("swipe_not_recorded device=%s reason=%s_uid", name, uid)
+            self.tell(name, f"{uid}_uid")
             return
         at = esprfid.occurred_at(seen, config.utc_offset_minutes, self.asker.clock())
         tap_id = tap_id_of("esprfid", config.topic, uid, seen.device_time)
@@ -226,8 +235,11 @@ class Broker:
         self, client: aiomqtt.Client, lanes: Lanes, topic: str, payload: bytes, *, retained: bool
     ) -> None:
         """See to a message on a topic that a device obeys: an echo of ours, or somebody else's."""
-        said = self._said.get(topic, ())
-        if not payload or (not retained and payload in said):
+        said = self._said.get(topic)
+        if not payload:
+            return
+        if not retained and said is not None and payload in said:
+            said.remove(payload)  # each of ours comes back once; one more is somebody else's
             return
         log.error("foreign_command topic=%s retained=%s", topic, retained)
         # It may lie there for the next reconnection: an empty retained message takes it away.

@@ -18,6 +18,7 @@ class Lanes:
 
     _queues: dict[str, asyncio.Queue[Work]] = field(default_factory=dict)
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
+    _dropping: set[str] = field(default_factory=set)
 
     async def __aenter__(self) -> "Lanes":
         return self
@@ -36,13 +37,17 @@ class Lanes:
         try:
             queue.put_nowait(work)
         except asyncio.QueueFull:
-            log.warning("message_dropped device=%s", name)
+            if name not in self._dropping:  # told once for each flood
+                log.warning("messages_dropped device=%s", name)
+                self._dropping.add(name)
             return False
         return True
 
     async def _run(self, name: str, queue: asyncio.Queue[Work]) -> None:
         while True:
             work = await queue.get()
+            if queue.empty():
+                self._dropping.discard(name)
             try:
                 await work()
             except Exception as error:

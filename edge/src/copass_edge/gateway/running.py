@@ -31,6 +31,8 @@ from copass_edge.gateway.swipes import Point, Swipes
 from copass_edge.gateway.web import Bridge, Node, make_app
 from copass_edge.gateway.wiegand import numbers_of
 
+# Beyond, uvicorn answers 503, which no bridge and no Doorbot takes for a grant.
+CONNECTIONS_MAX = 512
 RETRY_FIRST_S = 1.0
 RETRY_MAX_S = 30.0
 
@@ -147,7 +149,7 @@ async def run(gateway: Gateway, *, stop: asyncio.Event | None = None) -> None:
         async with client(config.access_url) as http:
             asker = make_asker(config, http)
             broker = make_broker(gateway, asker)
-            parts: dict[str, Callable[[], Awaitable[None]]] = {}
+            parts: dict[str, Callable[[], Awaitable[None]]] = {"backlog": asker.resend}
             if server is not None:
                 parts["http"] = lambda: serve(asker, gateway, server)
             if broker is not None:
@@ -230,9 +232,15 @@ def listen(config: Config) -> socket.socket:
 
 
 async def serve(asker: Asker, gateway: Gateway, server: socket.socket) -> None:
-    """No `limit_concurrency`: its error page would open a door (see acnode.py)."""
     app = make_app(asker, gateway.bridges, gateway.nodes)
     settings = uvicorn.Config(
-        app, log_config=None, access_log=False, lifespan="off", ws="none", timeout_keep_alive=5
+        app,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        lifespan="off",
+        ws="none",
+        timeout_keep_alive=5,
+        limit_concurrency=CONNECTIONS_MAX,
     )
     await Server(settings).serve(sockets=[server])
