@@ -121,3 +121,50 @@ async def test_an_idle_relay_refills_a_broker_that_came_back_empty(
                 return False
 
         await plumbing.until(refilled, 40)
+
+
+async def test_a_quiet_relay_beside_a_loud_one_notices_that_the_log_was_lost(
+    make_database: MakeDatabase,
+    start_server: StartServer,
+    server_folder: Path,
+    unused_port: int,
+) -> None:
+    """Both publish to one topic, and what the loud one sends again reaches far beyond all that the
+    quiet one had sent: the end of the log tells nothing."""
+    broker = await start_server(servers.tansu(server_folder, unused_port))
+    dsns = [await make_database("plumbing", plumbing.MIGRATIONS) for _ in range(2)]
+    quiet, loud = (
+        plumbing.settings(dsn, f"127.0.0.1:{unused_port}", "", idempotent=False, wait_ms=10)
+        for dsn in dsns
+    )
+    async with plumbing.pool_of(dsns[0]) as one, plumbing.pool_of(dsns[1]) as other:
+        for pool, prefix, count in ((one, "quiet", 1), (other, "loud", 200)):
+            for number in range(count):
+                async with pool.acquire() as conn, conn.transaction():
+                    await plumbing.bump(conn, f"{prefix}-{number}")
+        unpublished = "SELECT count(*) FROM outbox WHERE published_at IS NULL"
+
+        async def published() -> bool:
+            return [await pool.fetchval(unpublished) for pool in (one, other)] == [0, 0]
+
+        async with plumbing.running(
+            Relay(quiet, TOPICS, name="quiet").run, Relay(loud, TOPICS, name="loud").run
+        ):
+            await plumbing.until(published)
+        broker.kill()
+        await broker.start()
+        # The loud one is the first to be back.
+        async with plumbing.running(Relay(loud, TOPICS, name="loud").run):
+            lost = "SELECT count(*) FROM outbox_log"
+
+            async def refilled() -> bool:
+                return bool(await other.fetchval(lost)) and await published()
+
+            await plumbing.until(refilled)
+        async with plumbing.running(Relay(quiet, TOPICS, name="quiet").run):
+
+            async def is_there() -> bool:
+                records = await plumbing.read_all(quiet, plumbing.COUNTERS)
+                return any(record.key == b"quiet-0" for record in records)
+
+            await plumbing.until(is_there, 20)

@@ -331,9 +331,21 @@ async def test_the_consumer_reads_from_the_start_when_the_model_does(
     consumer = Handled()
     place = TopicPartition("things", 0)
     if known is not None:
-        consumer._epochs[place] = known
-    record: Any = SimpleNamespace(offset=6, headers=[("ce_logepoch", str(met).encode())])
+        consumer._epochs[place, "/a"] = known
+    headers = [("ce_logepoch", str(met).encode()), ("ce_source", b"/a")]
+    record: Any = SimpleNamespace(offset=6, headers=headers)
     broker: Any = consumer
     await consumer._handle_all(broker, {place: [record]})
     assert consumer.did == (["seek"] if again else ["handle", "commit 7"])
-    assert consumer._epochs.get(place, 0) == max(met, known or 0)
+    assert consumer._epochs.get((place, "/a"), 0) == max(met, known or 0)
+
+
+async def test_each_sender_counts_for_itself_how_often_its_log_was_lost() -> None:
+    """Two time banks write to one topic, and one may have noticed a loss more often."""
+    consumer, place = Handled(), TopicPartition("things", 0)
+    consumer._epochs[place, "/loud"] = 2
+    headers = [("ce_logepoch", b"1"), ("ce_source", b"/quiet")]
+    record: Any = SimpleNamespace(offset=6, headers=headers)
+    broker: Any = consumer
+    await consumer._handle_all(broker, {place: [record]})
+    assert consumer.did == ["seek"]

@@ -31,7 +31,7 @@ async def working(federation: Federation, **kafka: Any) -> AsyncIterator[None]:
         handlers = consumers.clearing_handlers(federation.vault, utc_now)
         group = settings.group(consumers.CLEARING_GROUP)
         works = (
-            Relay(settings, topics_of(settings), utc_now).run,
+            Relay(settings, topics_of(settings), utc_now, f"timebank.{shard}").run,
             Consumer(settings, bank.pool, group, handlers).run,
             partial(keep_clearing, bank.pool, federation.vault, utc_now),
         )

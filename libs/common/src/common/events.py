@@ -69,6 +69,14 @@ def read_log_epoch(headers: Iterable[tuple[str, bytes]]) -> int:
     return 0
 
 
+def read_source(headers: Iterable[tuple[str, bytes]]) -> str:
+    """Who sent a message; empty where that cannot be read."""
+    for name, value in headers:
+        if name == "ce_source":
+            return value.decode("utf-8", "replace")
+    return ""
+
+
 def from_message(value: bytes | None, headers: Iterable[tuple[str, bytes]]) -> Event:
     """The event in a Kafka message.
 

@@ -10,6 +10,10 @@ Published rows are kept as the source of replay: of a fact for a stated time, of
 as it is the newest of its key. The relay remembers how far each partition was acknowledged; an end
 offset behind that means that the broker lost its log, and everything kept is published again with
 a higher `log_epoch`.
+
+Others may publish to the same topics, as the time banks of several shards do, and what they send
+again would hide from this relay that its own part was lost. So each relay has a topic that is its
+own, the beacon, with one message in it, sent before all others: where that is gone, all is.
 """
 
 import asyncio
@@ -119,15 +123,25 @@ async def add_many(
 
 
 class Relay:
-    """Publishes the outbox of one service. `run` is one life: any failure ends it."""
+    """Publishes the outbox of one service. `run` is one life: any failure ends it.
+
+    `name`: that of the service where it is the only one with its database; else one of its own.
+    """
 
     def __init__(
-        self, settings: ServiceSettings, topics: Sequence[Topic], clock: Clock = utc_now
+        self,
+        settings: ServiceSettings,
+        topics: Sequence[Topic],
+        clock: Clock = utc_now,
+        name: str | None = None,
     ) -> None:
         self.settings = settings
-        self.topics = topics
+        self.name = name or settings.service
+        self.beacon = Topic(f"{self.name}.relay.v1", compacted=True)
+        self.topics = (*topics, self.beacon)
         self.clock = clock
         self.leading = False
+        self._lit = False
 
     async def run(self) -> None:
         """Wait to be elected, then publish until something fails.
@@ -152,7 +166,7 @@ class Relay:
                 await kafka.stop(producer)
                 await kafka.stop(probe)
         finally:
-            self.leading = False
+            self.leading = self._lit = False
             await close(connection)
 
     async def _be_elected(self, connection: db.Connection) -> None:
@@ -176,6 +190,7 @@ class Relay:
             if loop.time() >= log_check_at:
                 await self._check_log(connection, probe)
                 log_check_at = loop.time() + LOG_CHECK_S
+            await self._light_beacon(connection, producer)
             if loop.time() >= housekeeping_at:
                 await self._keep_house(connection)
                 housekeeping_at = loop.time() + HOUSEKEEPING_S
@@ -185,6 +200,30 @@ class Relay:
                         await wake.wait()
                 except TimeoutError:
                     continue
+
+    async def _light_beacon(self, connection: db.Connection, producer: AIOKafkaProducer) -> None:
+        """Put the one message into the beacon where it is missing: before anything else is sent,
+        so that no log with something of ours in it can go without the beacon."""
+        if self._lit:
+            return
+        known = await watermarks(connection)
+        if not any(topic == self.beacon.name for topic, _ in known):
+            event = Event(
+                id=new_id(),
+                type="common.relay.started.v1",
+                source=f"/{self.name}",
+                subject=self.name,
+                time=self.clock(),
+                data={"relay": self.name},
+            )
+            key, value, headers = to_message(event)
+            async with asyncio.timeout(kafka.SEND_TIMEOUT_S):
+                sent = await producer.send_and_wait(
+                    self.settings.prefixed(self.beacon.name), value=value, key=key, headers=headers
+                )
+            reached = next_offsets([sent], prefix=self.settings.kafka_topic_prefix)
+            await save_watermarks(connection, reached)
+        self._lit = True
 
     async def _publish_batch(self, connection: db.Connection, producer: AIOKafkaProducer) -> int:
         rows = await connection.fetch(
@@ -226,7 +265,7 @@ class Relay:
         event = Event(
             id=row["event_id"],
             type=row["type"],
-            source=f"/{self.settings.service}",
+            source=f"/{self.name}",
             subject=row["key"],
             time=row["created_at"],
             data=row["payload"],
@@ -278,8 +317,14 @@ class Relay:
             await self._start_again(connection, lost)
 
     async def _start_again(self, connection: db.Connection, topics: set[str]) -> None:
-        """Queue all that is kept of these topics to be published again, under a new epoch."""
-        names = sorted(topics)
+        """Queue all that is kept of these topics to be published again, under a new epoch.
+
+        Without the beacon it is all topics that anything was published to.
+        """
+        if self.beacon.name in topics:
+            topics = topics | {topic for topic, _ in await watermarks(connection)}
+            self._lit = False
+        names = sorted(topics - {self.beacon.name})
         async with connection.transaction():
             await connection.execute(
                 "INSERT INTO outbox_log (topic, log_epoch, lost_at)"
@@ -290,7 +335,7 @@ class Relay:
                 self.clock(),
             )
             await connection.execute(
-                "DELETE FROM outbox_watermark WHERE topic = ANY($1::text[])", names
+                "DELETE FROM outbox_watermark WHERE topic = ANY($1::text[])", list(topics)
             )
             queued = await connection.execute(
                 "UPDATE outbox o SET published_at = NULL"

@@ -143,7 +143,7 @@ async def run(settings: Settings, clock: Clock = utc_now) -> None:
             consumers.handlers(clock, settings.serves),
             clock,
         )
-        relay = Relay(settings, topics_of(settings), clock)
+        relay = Relay(settings, topics_of(settings), clock, settings.group(settings.service))
         clearing: dict[str, Callable[[], Awaitable[None]]] = {}
         vault = vault_of(settings)
         recalled = asyncio.Event()
