@@ -17,6 +17,7 @@ from common.outbox import Relay
 from common.web import create_app as create_edge
 from common.worker import run_worker
 from timebank import consumers
+from timebank.audit.routes import router as audit_router
 from timebank.batcher import RUNNERS_MAX
 from timebank.board.exchanges.routes import router as exchanges_router
 from timebank.board.listings.routes import router as listings_router
@@ -107,6 +108,7 @@ def create_app(settings: Settings | None = None, clock: Clock = utc_now) -> Fast
             agreements_router,
             netting_router,
             log_router,
+            audit_router,
             privacy_router,
         ],
         lifespan=lifespan,

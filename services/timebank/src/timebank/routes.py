@@ -18,6 +18,7 @@ from common.pages import Page
 from common.problems import Problem, forbidden, invalid, not_found
 from common.web import StrictRoute, at_once
 from timebank import service, store
+from timebank.audit.looks import note_look
 from timebank.domain import (
     COMMON_KINDS,
     MINUTES_MAX,
@@ -148,7 +149,9 @@ def to_actor(principal: Principal) -> Actor:
     )
 
 
-async def current_actor(principal: CurrentPrincipal) -> Actor:
+async def current_actor(request: Request, principal: CurrentPrincipal) -> Actor:
+    """Who asks; noted first of whoever may see more than their own."""
+    await note_look(request, principal)
     return to_actor(principal)
 
 
