@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Query, Response
 from fastapi.responses import PlainTextResponse
 from pydantic import BaseModel
 
-from common.auth import CurrentPrincipal
+from common.auth import CurrentPrincipal, current_principal
 from common.db import Conn
 from common.fields import Slug
 from common.problems import forbidden, invalid, not_found
@@ -17,7 +17,7 @@ from common.web import StrictRoute
 from copass_verify.merkle import HASH_BYTES, SIZE_MAX
 from timebank import store as ledger_store
 from timebank.log import service, store
-from timebank.routes import CurrentActor, Database, current_actor
+from timebank.routes import CurrentActor, Database
 
 router = APIRouter(prefix="/v1/log", route_class=StrictRoute)
 
@@ -80,7 +80,7 @@ async def size_within(conn: Conn, city_id: str, size: int | None, field: str) ->
 @router.get(
     "/{city_id}/checkpoint",
     response_class=PlainTextResponse,
-    dependencies=[Depends(current_actor)],
+    dependencies=[Depends(current_principal)],
 )
 async def checkpoint(city_id: Slug, pool: Database) -> Response:
     """The newest checkpoint: a signed note (C2SP tlog-checkpoint)."""
@@ -91,7 +91,7 @@ async def checkpoint(city_id: Slug, pool: Database) -> Response:
     return PlainTextResponse(signed.note, headers=FOR_SECONDS)
 
 
-@router.get("/{city_id}/checkpoints", dependencies=[Depends(current_actor)])
+@router.get("/{city_id}/checkpoints", dependencies=[Depends(current_principal)])
 async def checkpoints(
     city_id: Slug, pool: Database, after: Annotated[int, Query(ge=0, le=SIZE_MAX)] = 0
 ) -> CheckpointListView:
@@ -106,7 +106,7 @@ async def checkpoints(
     )
 
 
-@router.get("/{city_id}/inclusion", dependencies=[Depends(current_actor)])
+@router.get("/{city_id}/inclusion", dependencies=[Depends(current_principal)])
 async def inclusion(
     city_id: Slug,
     pool: Database,
@@ -137,7 +137,7 @@ async def inclusion(
     )
 
 
-@router.get("/{city_id}/consistency", dependencies=[Depends(current_actor)])
+@router.get("/{city_id}/consistency", dependencies=[Depends(current_principal)])
 async def consistency(
     city_id: Slug,
     pool: Database,
@@ -186,7 +186,7 @@ async def entries(
 @router.get(
     "/{city_id}/tile/{level}/{number}",
     response_class=Response,
-    dependencies=[Depends(current_actor)],
+    dependencies=[Depends(current_principal)],
 )
 async def tile(city_id: Slug, level: int, number: int, pool: Database) -> Response:
     """A full tile (C2SP tlog-tiles): 256 hashes of level 8 × `level`, from 256 × `number` on."""
