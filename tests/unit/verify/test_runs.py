@@ -15,11 +15,11 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from evidence_world import City, crossing, dumps, uuid_of, write
 
-from copass_verify import hashing, runs
+from copass_verify import parts, runs
 from copass_verify.bundle import WrongBundle, open_bundle
 from copass_verify.entries import Book, WrongEntry
-from copass_verify.hashing import hash_apart, hash_parts
-from copass_verify.runs import Noted, Runs
+from copass_verify.parts import read_apart, read_here, read_parts
+from copass_verify.runs import Noted, Reader, Runs
 from copass_verify.verify import verify
 
 NAMES = ["anna", "bruno", "chloe", "commons", "solidarity_fund", "clearing:bourges"]
@@ -27,6 +27,12 @@ WORDS = [
     "in_transit", "commons", "2026-11-22T10:00:00.000000+00:00", "2026-02-30T10:00:00.000000+00:00",
     "arrival", "transfer", "reversal", "bourges", "é", "", uuid_of("anna"), "A" * 32,
 ]  # fmt: skip
+PARTS = {
+    "arrival": ("clearing:bourges", "anna"),
+    "departure": ("bruno", "in_transit:bourges"),
+    "settlement": ("in_transit:bourges", "clearing:bourges"),
+    "return": ("in_transit:bourges", "bruno"),
+}
 VALUES: st.SearchStrategy[Any] = st.one_of(
     st.integers(-700, 700),
     st.sampled_from([2**53 - 1, 2**53, -(10**15), 10**400, True, 1.0, None]),
@@ -41,13 +47,13 @@ def entries(draw: st.DrawFn) -> list[bytes]:
     for _ in range(draw(st.integers(1, 12))):
         giver, taker = draw(st.permutations(NAMES))[:2]
         minutes = draw(st.integers(1, 400))
-        how = draw(st.sampled_from(["transfer"] * 5 + ["contribution", "reversal", "arrival"]))
+        how = draw(st.sampled_from(["transfer"] * 5 + ["contribution", "reversal", *PARTS]))
         more: dict[str, Any] = {}
         if how == "reversal" and city.entries:
             more = {"reverses": draw(st.sampled_from(city.entries))["transfer"]}
-        if how == "arrival":
-            giver, taker = "clearing:bourges", "anna"
-            more = crossing(f"one{draw(st.integers(0, 9))}", "arrival", "bourges", minutes)
+        if how in PARTS:
+            giver, taker = PARTS[how]
+            more = crossing(f"one{draw(st.integers(0, 9))}", how, "bourges", minutes)
         city.post(how, (giver, -minutes), (taker, minutes), **more)
     lines = []
     for entry in city.entries:
@@ -95,15 +101,22 @@ def plainly(book: Book, lines: list[bytes]) -> list[Noted]:
         try:
             found = book.add(line)
         except WrongEntry as error:
-            noted.append((index, line, error))
+            noted.append((index, error))
         else:
             if found:
-                noted.append((index, line, found))
+                noted.append((index, found))
     return noted
 
 
-def in_words(noted: list[Noted]) -> list[tuple[int, bytes, str]]:
-    return [(index, line, str(found)) for index, line, found in noted]
+def taken(taker: Runs, lines: list[bytes]) -> list[Noted]:
+    text = b"".join(line + b"\n" for line in lines)
+    rows = Reader("nantes").read(taker.book.size, text)
+    assert len(rows) == len(lines)
+    return list(taker.take(text, rows))
+
+
+def in_words(noted: list[Noted]) -> list[tuple[int, str]]:
+    return [(index, str(found)) for index, found in noted]
 
 
 @settings(max_examples=150, deadline=None)
@@ -115,7 +128,7 @@ def test_many_at_once_are_what_they_are_one_by_one(lines: list[bytes], cuts: lis
     noted: list[Noted] = []
     places = sorted({0, len(lines), *(cut for cut in cuts if cut < len(lines))})
     for begin, end in pairwise(places):
-        noted += taker.take(b"".join(line + b"\n" for line in lines[begin:end]))
+        noted += taken(taker, lines[begin:end])
     assert in_words(noted) == in_words(expected)
     assert many == one
 
@@ -133,32 +146,44 @@ def ring(count: int) -> City:
 
 def test_plain_entries_are_not_looked_at_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """Else this would be right, and slow, and nobody would notice."""
-    lines = [dumps(entry) for entry in ring(20).entries]
+    city = ring(20)
+    first = len(city.entries)
+    for number, (step, (giver, taker)) in enumerate([*PARTS.items()] * 2):
+        entry = city.post(
+            step, (giver, -5), (taker, 5), **crossing(f"one {number}", step, "bourges", 5)
+        )
+        entry["posted_at"] = entry["posted_at"].replace("+00:00", ".000001+00:00")
+        entry["lines"].sort(key=lambda line: line["account"])
+    lines = [dumps(entry) for entry in city.entries]
+    book = Book("nantes")
+    # What an account of nobody is, is learnt from the first entry that has it.
+    noted = plainly(book, lines[: first + 4])
 
     def refuse(_self: Book, _raw: bytes) -> None:
         raise AssertionError("one by one")
 
     monkeypatch.setattr(runs.Book, "add", refuse)
+    taker = Runs(book)
+    noted += taken(taker, lines[first + 4 :])
+    assert [index for index, _ in noted] == [*range(20, 28)]
     book = Book("nantes")
-    assert list(Runs(book).take(b"\n".join(lines) + b"\n")) == []
+    assert taken(Runs(book), lines[:first]) == []
     assert book.size == 20
 
 
-def test_a_process_of_its_own_hashes_the_same(
+def test_a_process_of_its_own_reads_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     city = ring(3_000)
     city.sign()
     (files,) = open_bundle(write(tmp_path / "a.zip", city)).cities
-    sizes = [1, 2, 1_000, 3_000]
-    here = list(hash_parts(files, sizes))
+    here = list(read_here(files))
     assert len(here) > 2
-    assert [size for part in here for size, _ in part.roots] == sizes
-    assert list(hash_apart(files, sizes)) == here
-    monkeypatch.setattr(hashing, "APART_BYTES_MIN", 0)
+    assert list(read_apart(files)) == here
+    monkeypatch.setattr(parts, "APART_BYTES_MIN", 0)
     (tmp_path / "a.zip").write_bytes(b"gone")
     with pytest.raises(WrongBundle, match="no evidence bundle"):
-        list(hash_apart(files, sizes))
+        list(read_parts(files, apart=True))
 
 
 def test_a_line_without_end_takes_no_memory_and_is_named(tmp_path: Path) -> None:

@@ -3,11 +3,10 @@
 What a city's log cannot show yet is not held against it: its checkpoint says until when it tells.
 """
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
 from struct import Struct
 from typing import NamedTuple
-from uuid import UUID
 
 from copass_verify.entries import Crossing, Step
 
@@ -34,7 +33,7 @@ class Sent(NamedTuple):
 
 # A crossing without its id: index, minutes, posted_at, number of the peer, step, transfer. There
 # may be as many as entries, and packed they take a fifth of what objects take.
-PACKED = Struct("<qqdIB16s")
+PACKED = Struct("<qqdIB36s")
 STEPS: tuple[Step, ...] = ("departure", "settlement", "return", "arrival")
 
 
@@ -54,7 +53,7 @@ class Ledger:
 
     def add(self, crossing: Crossing) -> str | None:
         """What is wrong with an entry beside the city's own earlier ones."""
-        key = UUID(crossing.id).bytes
+        key = crossing.id.encode()
         if crossing.step == "arrival":
             if key in self._arrived:
                 return f"transfer {crossing.id} arrives a second time"
@@ -89,20 +88,23 @@ class Ledger:
         return len(self._arrived)
 
     def has_arrival(self, crossing_id: str) -> bool:
-        return UUID(crossing_id).bytes in self._arrived
+        return crossing_id.encode() in self._arrived
 
     def find_sent(self, crossing_id: str) -> Sent | None:
-        """None also for what is no id of a crossing."""
-        try:
-            key = UUID(crossing_id).bytes
-        except ValueError:
-            return None
+        key = crossing_id.encode("utf-8", "surrogatepass")
         packed = self._sent.get(key)
         return self._unpack_sent(key, packed) if packed is not None else None
 
-    def all_sent(self) -> Iterator[Sent]:
+    def all_ended(self, peers: Container[str]) -> Iterator[tuple[Crossing, Crossing]]:
+        """Departures to these cities that were settled or returned, each with its end."""
+        wanted = {number for number, peer in enumerate(self._peers) if peer in peers}
+        if not wanted:
+            return
         for key, packed in self._sent.items():
-            yield self._unpack_sent(key, packed)
+            if len(packed) > PACKED.size and PACKED.unpack_from(packed)[3] in wanted:
+                sent = self._unpack_sent(key, packed)
+                if sent.end is not None:
+                    yield sent.departure, sent.end
 
     def all_arrived(self) -> Iterator[Crossing]:
         for key, packed in self._arrived.items():
@@ -120,18 +122,18 @@ class Ledger:
             crossing.posted_at,
             peer,
             STEPS.index(crossing.step),
-            UUID(crossing.transfer).bytes,
+            crossing.transfer.encode(),
         )
 
     def _unpack(self, key: bytes, packed: bytes) -> Crossing:
         index, minutes, posted_at, peer, step, transfer = PACKED.unpack(packed)
         return Crossing(
-            id=str(UUID(bytes=key)),
+            id=key.decode(),
             step=STEPS[step],
             peer=self._peers[peer],
             minutes=minutes,
             index=index,
-            transfer=str(UUID(bytes=transfer)),
+            transfer=transfer.decode(),
             posted_at=posted_at,
         )
 
@@ -149,9 +151,9 @@ def pair(ledgers: dict[str, Ledger]) -> Iterator[Fault]:
             fault = source and check_arrival(arrival, city, source)
             if fault:
                 yield Fault(city, arrival.index, arrival.transfer, fault)
-        for departure, end in ledger.all_sent():
-            destination = ledgers.get(departure.peer)
-            if destination is None or end is None or destination.has_arrival(departure.id):
+        for departure, end in ledger.all_ended(ledgers):
+            destination = ledgers[departure.peer]
+            if destination.has_arrival(departure.id):
                 continue
             if end.step == "settlement" and destination.tells_of(end.posted_at):
                 what = f"transfer {end.id} was settled, and {destination.city} shows no arrival"

@@ -63,6 +63,8 @@ DECODER = json.JSONDecoder(
     object_pairs_hook=refuse_twice, parse_float=refuse_fraction, parse_constant=refuse_fraction
 )
 
+ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
 
 def read_object(raw: bytes) -> dict[str, Any]:
     """One JSON object that every reader understands alike. Raises WrongEntry."""
@@ -100,9 +102,9 @@ def read_entry(raw: bytes) -> tuple[dict[str, Any], bool]:
     """
     if len(raw) <= ENTRY_BYTES_MAX:
         try:
-            value = json.loads(raw)
-            text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-            if text.encode("utf-8", "surrogatepass") == raw and type(value) is dict:
+            text = raw.decode("utf-8")
+            value = json.loads(text)
+            if ENCODER.encode(value) == text and type(value) is dict:
                 return value, True
         except (ValueError, RecursionError):
             pass

@@ -1,63 +1,57 @@
-"""The first reading of entries: what they hash to, at each size that a checkpoint signs.
+"""The entries of a book, part by part; of a large one, read in a process of its own.
 
-For a large book it runs in a process of its own, beside the one that looks at what the entries say;
-both work on the same bytes, because they are handed on by the one that hashes them.
+That process inflates the file and reads lines into rows, this one hashes the same lines and
+looks at the rows beside each other: on two cores both have about as much to do.
 """
 
+import marshal
 import multiprocessing
-from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 from copass_verify.bundle import CityFiles, WrongBundle, open_city
-from copass_verify.merkle import Frontier
+from copass_verify.runs import Reader, Row
 
-# Starting a process takes as long as hashing this many bytes a few times.
+# Starting a process takes as long as reading so much of it.
 APART_BYTES_MIN = 20_000_000
 JOIN_TIMEOUT_S = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """Whole lines, from entry `begin` on; `roots`: the root at each size asked for that ends within
-    them or with them."""
+class Lines:
+    """Whole lines, from entry `begin` on, and a row for each that is surely right by itself."""
 
     begin: int
     text: bytes
-    roots: tuple[tuple[int, bytes], ...]
+    rows: list[Row | None]
 
 
-def hash_parts(files: CityFiles, sizes: Sequence[int]) -> Iterator[Part]:
-    """The entries in parts, with the roots at `sizes` (sorted, above 0). Raises WrongBundle."""
-    frontier = Frontier()
-    for text in files.parts("entries.jsonl"):
-        lines = text.split(b"\n")
-        lines.pop()
-        begin, end = frontier.size, frontier.size + len(lines)
-        roots = []
-        for size in sizes[bisect_right(sizes, begin) : bisect_right(sizes, end)]:
-            frontier.extend(lines[frontier.size - begin : size - begin])
-            roots.append((size, frontier.root()))
-        frontier.extend(lines[frontier.size - begin :])
-        yield Part(begin, text, tuple(roots))
-
-
-def read_parts(files: CityFiles, sizes: Sequence[int], *, apart: bool) -> Iterator[Part]:
-    """`hash_parts`, in a process of its own when it may be and the book is large."""
+def read_parts(files: CityFiles, *, apart: bool) -> Iterator[Lines]:
+    """All entries. `apart`: in a process of its own, if the book is large. Raises WrongBundle."""
     if apart and files.size_of("entries.jsonl") >= APART_BYTES_MIN:
-        return hash_apart(files, sizes)
-    return hash_parts(files, sizes)
+        return read_apart(files)
+    return read_here(files)
 
 
-def hash_apart(files: CityFiles, sizes: Sequence[int]) -> Iterator[Part]:
-    """As `hash_parts`. The other process is at most one part ahead."""
+def read_here(files: CityFiles) -> Iterator[Lines]:
+    reader = Reader(files.city)
+    begin = 0
+    for text in files.parts("entries.jsonl"):
+        rows = reader.read(begin, text)
+        yield Lines(begin, text, rows)
+        begin += len(rows)
+
+
+def read_apart(files: CityFiles) -> Iterator[Lines]:
+    """As `read_here`. The other process is at most one part ahead."""
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe(duplex=False)
-    arguments = (there, files.source, files.city, tuple(sizes))
-    process = context.Process(target=send_parts, args=arguments, daemon=True)
+    process = context.Process(
+        target=send_parts, args=(there, files.source, files.city), daemon=True
+    )
     process.start()
     there.close()
     try:
@@ -68,8 +62,8 @@ def hash_apart(files: CityFiles, sizes: Sequence[int]) -> Iterator[Part]:
         process.join(JOIN_TIMEOUT_S)
 
 
-def receive_parts(here: Connection, files: CityFiles) -> Iterator[Part]:
-    broken = f"{files.source}: reading {files.city} ended early"
+def receive_parts(here: Connection, files: CityFiles) -> Iterator[Lines]:
+    begin = 0
     while True:
         try:
             told = here.recv()
@@ -77,18 +71,22 @@ def receive_parts(here: Connection, files: CityFiles) -> Iterator[Part]:
                 raise WrongBundle(told)
             if told is None:
                 return
-            begin, roots = told
-            yield Part(begin, here.recv_bytes(), roots)
+            text = here.recv_bytes()
+            # Our own process wrote this, by the same code that runs here.
+            rows = marshal.loads(here.recv_bytes())  # noqa: S302
         except (EOFError, OSError) as error:
-            raise WrongBundle(broken) from error
+            raise WrongBundle(f"{files.source}: reading {files.city} ended early") from error
+        yield Lines(begin, text, rows)
+        begin += len(rows)
 
 
-def send_parts(there: Connection, path: Path, city: str, sizes: Sequence[int]) -> None:
-    """The other process: every part, then None; a text says what is wrong with the bundle."""
+def send_parts(there: Connection, path: Path, city: str) -> None:
+    """The other process: True before each part, then None; a text says what is wrong."""
     try:
-        for part in hash_parts(open_city(path, city), sizes):
-            there.send((part.begin, part.roots))
+        for part in read_here(open_city(path, city)):
+            there.send(True)
             there.send_bytes(part.text)
+            there.send_bytes(marshal.dumps(part.rows))
         there.send(None)
     except WrongBundle as error:
         there.send(str(error))

@@ -5,7 +5,8 @@ the keys. What is held in memory grows with accounts and transfers (some 100 byt
 the size of the files.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from operator import itemgetter
@@ -14,11 +15,11 @@ from copass_verify.bundle import Bundle, CityFiles, WrongBundle
 from copass_verify.checkpoints import Checkpoint, WrongCheckpoint, parse_checkpoint
 from copass_verify.crossings import Fault, Ledger, pair
 from copass_verify.entries import Book, Crossing, WrongEntry
-from copass_verify.hashing import read_parts
 from copass_verify.keys import Chain
-from copass_verify.merkle import hash_leaf, root_of
+from copass_verify.merkle import Frontier, hash_leaf, root_of
 from copass_verify.messages import read_message
 from copass_verify.notes import Verifier, WrongNote, open_note
+from copass_verify.parts import Lines, read_parts
 from copass_verify.runs import Runs
 from copass_verify.trust import believe
 
@@ -228,6 +229,7 @@ class CityCheck:
         self.own_last = max(own, default=0)
         self.book = Book(self.city)
         self.ledger = Ledger(self.city, own[self.own_last].time if own else 0)
+        self.tree = Frontier()
         self.good_size = 0
         self.broken_at: int | None = None
         # What is wrong in the part that is being read: where, and the fault.
@@ -235,11 +237,11 @@ class CityCheck:
 
     def run(self, progress: Progress | None, *, apart: bool) -> tuple[Book, Ledger]:
         runs = Runs(self.book)
-        for part in read_parts(self.files, self.sizes, apart=apart):
-            for index, _, noted in runs.take(part.text):
-                self.note(index, noted)
-            for size, root in part.roots:
+        for part in read_parts(self.files, apart=apart):
+            for size, root in self.hash(part):
                 self.compare(size, root)
+            for index, noted in runs.take(part.text, part.rows):
+                self.note(index, noted)
             # In the order of the entries, a root after the last entry under it.
             for _, fault in sorted(self.found, key=itemgetter(0)):
                 self.report.tell(fault)
@@ -254,6 +256,16 @@ class CityCheck:
             what = "no checkpoint of its own bundle signs it"
             self.report.tell(Fault(self.city, self.own_last, None, what))
         return self.book, self.ledger
+
+    def hash(self, part: Lines) -> Iterator[tuple[int, bytes]]:
+        """The root at each size within this part that a checkpoint was signed of."""
+        lines = part.text.split(b"\n")
+        lines.pop()
+        begin, end = part.begin, part.begin + len(lines)
+        for size in self.sizes[bisect_right(self.sizes, begin) : bisect_right(self.sizes, end)]:
+            self.tree.extend(lines[self.tree.size - begin : size - begin])
+            yield size, self.tree.root()
+        self.tree.extend(lines[self.tree.size - begin :])
 
     def note(self, index: int, noted: Crossing | WrongEntry) -> None:
         if isinstance(noted, WrongEntry):
@@ -334,10 +346,7 @@ def check_messages(
             if before != body["kind"]:
                 what = f"{message['from_city']} both accepted and rejected transfer {transfer}"
                 report.tell(Fault(files.city, sent.departure.index, sent.departure.transfer, what))
-    for departure, end in ledger.all_sent():
-        peer = keys.get(departure.peer)
-        if end is None or peer is None or not peer.keys:
-            continue
+    for departure, end in ledger.all_ended({city for city, chain in keys.items() if chain.keys}):
         expected = "accepted" if end.step == "settlement" else "rejected"
         if said.get(departure.id) != expected:
             what = f"{departure.peer} never said that transfer {departure.id} was {expected}"
