@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from datetime import date
 
-from copass_verify.entries import Book, Crossing, Step, WrongEntry, read_time
+from copass_verify.entries import STEPS, Book, Crossing, Step, WrongEntry, read_time
 
 # What comes of an entry that is more than plain: its number, and what it is.
 Noted = tuple[int, Crossing | WrongEntry]
@@ -29,7 +29,8 @@ UUID = f"[0-9a-f]{{8}}-{HEX4}-{HEX4}-{HEX4}-{HEX12}"
 NUMBER = "[1-9][0-9]{0,14}"
 INDEX = "0|[1-9][0-9]{0,17}"
 TIME = "(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]"
-CROSSES = "departure|settlement|return|arrival|reversal"
+# These say more than their lines.
+OTHER_KINDS = "|".join(sorted({*STEPS, "reversal", "netting"}))
 
 
 def line_of(kinds: str, minutes: str, peer: str = "") -> str:
@@ -46,7 +47,7 @@ def compile_plain(city: str) -> re.Pattern[bytes]:
     first = line_of("commons|solidarity_fund", rf"(-)?({NUMBER})")
     second = line_of("commons|solidarity_fund", r"(?(5)|-)\6")
     entry = (
-        rf'\{{"city":"{city}","index":({INDEX}),"kind":"(?!(?:{CROSSES})")'
+        rf'\{{"city":"{city}","index":({INDEX}),"kind":"(?!(?:{OTHER_KINDS})")'
         rf'[a-z_]{{1,40}}","lines":\[{first},{second}\],"posted_at":"([^"\n]{{10}})T{TIME}'
         rf'\.[0-9]{{6}}\+00:00","transfer":"({UUID})","version":1\}}\n|[^\n]*\n'
     )
