@@ -38,10 +38,11 @@ from timebank.log.store import LEVEL_KEPT, Entry, Signed
 LINES_AT_ONCE = 4000
 # So that a city with much to catch up does not keep the others waiting.
 STEPS_MAX = 10
-POLL_S = 5.0
+POLL_S = 2.0
 # How long what was posted may wait, so that looking for it stays cheap beside the posting itself.
 PAUSE_S = 0.5
-CHECKPOINT_EVERY = timedelta(seconds=10)
+# With the above well within the ten seconds in which an acknowledged transfer is to be signed.
+CHECKPOINT_EVERY = timedelta(seconds=5)
 
 LOG_HALTED = Gauge("timebank_log_halted", "Whether a city's log signs nothing any more", ["city"])
 
