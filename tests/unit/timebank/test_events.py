@@ -62,6 +62,25 @@ def test_a_book_that_differs_is_told_as_agreed() -> None:
     )
 
 
+@pytest.mark.parametrize("closed_at", [None, datetime(2026, 11, 23, tzinfo=UTC)])
+def test_an_alarm_about_two_cities_is_told_as_agreed(closed_at: datetime | None) -> None:
+    check(
+        events.PAIR_ALARM_CHANGED,
+        events.pair_alarm_changed(
+            alarm_id=UUID(int=1),
+            version=1,
+            city_id="nantes",
+            peer_city_id="bourges",
+            kind="unknown_here",
+            ids=[UUID(int=2)],
+            count=1,
+            minutes=-30,
+            raised_at=datetime(2026, 11, 22, tzinfo=UTC),
+            closed_at=closed_at,
+        ),
+    )
+
+
 @pytest.mark.parametrize(("kind", "owner_id"), [("member", UUID(int=3)), ("commons", None)])
 def test_an_account_is_told_as_agreed(kind: Any, owner_id: UUID | None) -> None:
     account = Account(UUID(int=2), "nantes", kind, owner_id, True, None, 77, 1)

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from functools import partial
 
 import httpx
@@ -38,6 +39,8 @@ from timebank.netting.routes import router as netting_router
 from timebank.netting.service import keep_netting
 from timebank.pledges.routes import router as pledges_router
 from timebank.privacy.routes import router as privacy_router
+from timebank.reconciliation.routes import router as reconciliation_router
+from timebank.reconciliation.service import keep_reconciling
 from timebank.rent.routes import router as rent_router
 from timebank.routes import router
 from timebank.rules.routes import router as rules_router
@@ -74,6 +77,7 @@ def create_app(settings: Settings | None = None, clock: Clock = utc_now) -> Fast
             app.state.clock = clock
             app.state.ledger = Ledger(ledger_pool, clock)
             app.state.vault = vault_of(settings)
+            app.state.overdue = timedelta(minutes=settings.overdue_minutes)
             app.state.verifier = TokenVerifier(
                 issuer=settings.token_issuer,
                 audience=settings.service,
@@ -107,6 +111,7 @@ def create_app(settings: Settings | None = None, clock: Clock = utc_now) -> Fast
             clearing_router,
             agreements_router,
             netting_router,
+            reconciliation_router,
             log_router,
             audit_router,
             privacy_router,
@@ -150,7 +155,8 @@ async def run(settings: Settings, clock: Clock = utc_now) -> None:
         vault = vault_of(settings)
         recalled = asyncio.Event()
         if vault is not None:
-            heard = consumers.clearing_handlers(vault, clock)
+            overdue = timedelta(minutes=settings.overdue_minutes)
+            heard = consumers.clearing_handlers(vault, clock, overdue)
             group = settings.group(consumers.CLEARING_GROUP)
             ears = Consumer(settings, pool, group, heard, clock)
             clearing = {
@@ -163,6 +169,14 @@ async def run(settings: Settings, clock: Clock = utc_now) -> None:
                     clock,
                     settings.serves,
                     settings.netting_every_hours,
+                ),
+                "reconciliation": partial(
+                    keep_reconciling,
+                    pool,
+                    vault,
+                    clock,
+                    settings.reconcile_every_minutes,
+                    settings.overdue_minutes,
                 ),
                 "log-recall": partial(keep_recalled, settings, pool, recalled, clock),
             }

@@ -1,6 +1,7 @@
 """What the time bank learns from others. It reads the fields that it uses, and no others."""
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any, Literal
 from uuid import UUID
 
@@ -23,10 +24,13 @@ from timebank.log import cosigning
 from timebank.netting import service as netting
 from timebank.pledges import service as pledges
 from timebank.privacy import service as privacy
+from timebank.reconciliation import service as reconciliation
 from timebank.standings import store as standings_store
 
 GROUP = "timebank"
 CLEARING_GROUP = "timebank-clearing"
+# How long what is in flight between cities may take before somebody is told.
+OVERDUE = timedelta(hours=1)
 CITIES = "identity.cities.v1"
 MEMBERS = "identity.members.v1"
 PLACES = "places.places.v1"
@@ -85,7 +89,9 @@ class CheckpointCosigned(BaseModel):
     note: str = Field(max_length=100_000)
 
 
-def clearing_handlers(vault: Vault, clock: Clock) -> dict[str, Handler]:
+def clearing_handlers(
+    vault: Vault, clock: Clock, overdue: timedelta = OVERDUE
+) -> dict[str, Handler]:
     """What other cities, and those of ours, say about clearing."""
 
     async def on_key(conn: Conn, event: Event) -> None:
@@ -97,8 +103,12 @@ def clearing_handlers(vault: Vault, clock: Clock) -> dict[str, Handler]:
     async def on_message(conn: Conn, event: Event) -> None:
         message = read_message(event.data)
         about = message.body.kind.partition(".")[0]
-        hear = {"netting": netting.hear}.get(about, clearing.hear)
-        await hear(conn, vault, message, clock())
+        if about == "netting":
+            await netting.hear(conn, vault, message, clock())
+        elif about == "pair":
+            await reconciliation.hear(conn, vault, message, clock(), overdue=overdue)
+        else:
+            await clearing.hear(conn, vault, message, clock())
 
     async def on_checkpoint(conn: Conn, event: Event) -> None:
         told = CheckpointSigned.model_validate(event.data)

@@ -4,6 +4,7 @@ import base64
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 from common.events import Topic
 from timebank.board.exchanges.domain import Exchange
@@ -60,6 +61,7 @@ CITY_KEY_CHANGED = "timebank.city.changed.v1"
 CHECKPOINT_SIGNED = "timebank.checkpoint.signed.v1"
 CHECKPOINT_COSIGNED = "timebank.checkpoint.cosigned.v1"
 BOOK_DIFFERS = "timebank.book.differs.v1"
+PAIR_ALARM_CHANGED = "timebank.pair.alarm.changed.v1"
 
 
 def standing_changed(
@@ -154,6 +156,34 @@ def book_differs(
         "checked_at": checked_at.isoformat(),
         "differences": differences,
         "first": list(first),
+    }
+
+
+def pair_alarm_changed(
+    *,
+    alarm_id: UUID,
+    version: int,
+    city_id: str,
+    peer_city_id: str,
+    kind: str,
+    ids: Sequence[UUID],
+    count: int,
+    minutes: int,
+    raised_at: datetime,
+    closed_at: datetime | None,
+) -> dict[str, Any]:
+    """Two cities' positions differ by something that is not in flight; `ids`: what it is about."""
+    return {
+        "alarm_id": str(alarm_id),
+        "version": version,
+        "city_id": city_id,
+        "peer_city_id": peer_city_id,
+        "kind": kind,
+        "ids": [str(each) for each in ids],
+        "count": count,
+        "minutes": minutes,
+        "raised_at": raised_at.isoformat(),
+        "closed_at": closed_at.isoformat() if closed_at else None,
     }
 
 

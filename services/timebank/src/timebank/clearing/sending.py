@@ -14,9 +14,18 @@ from timebank.clearing.messages import Message
 
 
 async def say(
-    conn: Conn, vault: Vault, from_city: str, to_city: str, body: BaseModel, now: datetime
+    conn: Conn,
+    vault: Vault,
+    from_city: str,
+    to_city: str,
+    body: BaseModel,
+    now: datetime,
+    *,
+    keep: bool = True,
 ) -> Message:
-    """Sign a message, keep it, and send it when this transaction has ended well.
+    """Sign a message, keep it as evidence, and send it when this transaction has ended well.
+
+    `keep`: not what is said every few minutes and proves nothing later.
 
     Raises LookupError when the city has no key yet: its worker makes one within seconds.
     """
@@ -31,7 +40,8 @@ async def say(
         body=body,
         now=now,
     )
-    await store.keep_message(conn, from_city, message, sent=True, now=now)
+    if keep:
+        await store.keep_message(conn, from_city, message, sent=True, now=now)
     await outbox.add(
         conn,
         topic=events.CLEARING,
