@@ -57,6 +57,11 @@ async def test_a_new_place_is_told_of_with_its_door_policy(register: Register) -
         "anti_passback": "off",
         "computed_at": "2026-11-22T10:00:00Z",
         "expires_at": "2026-12-05T23:00:00Z",
+        "opens_with": "anybody",
+        "guests": "hours",
+        "zones": [],
+        "functions": [],
+        "day_starts": [],
         "doors": [
             {
                 "door_id": door["door_id"],
@@ -66,6 +71,11 @@ async def test_a_new_place_is_told_of_with_its_door_policy(register: Register) -
                 "unlock_ms": 3000,
                 "publics": ["network"],
                 "readers": [reader],
+                "anti_passback": "off",
+                "passback_minutes": None,
+                "from_zone": None,
+                "to_zone": None,
+                "interlock": None,
             }
         ],
     }
@@ -177,7 +187,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"capacity": "40"}, "body.capacity"),
     ({"capacity": 1.5}, "body.capacity"),
     ({"capacity": True}, "body.capacity"),
-    ({"anti_passback": "soft"}, "body.anti_passback"),
+    ({"anti_passback": "sometimes"}, "body.anti_passback"),
     ({"itinerant": "yes"}, "body.itinerant"),
     ({"source": "x"}, "body.external_id"),
     ({"status": "in_network"}, "body.status"),
@@ -567,3 +577,53 @@ async def test_hours_that_cannot_be_read_any_more_open_nothing_and_stop_nobody(
     assert (await register.events(broken["place_id"]))[-1]["doors"][0]["open"] == []
     found = (await register.anybody.get(f"places/{broken['place_id']}/openness")).json()
     assert (found["open"], found["reason"]) == (False, "hours_unknown")
+
+
+# --- what a place asks of those who enter
+
+
+async def test_zones_functions_and_airlocks_are_kept_and_told(register: Register) -> None:
+    rules = {
+        "anti_passback": "timed",
+        "anti_passback_minutes": 30,
+        "opens_with": "staff_today",
+        "guests": "host",
+        "functions": [{"function": "atelier", "name": "Atelier", "capacity": 12}],
+        "zones": [
+            {"zone": "hall", "name": "Hall"},
+            {"zone": "bois", "name": "Bois", "function": "atelier", "anti_passback": "soft"},
+        ],
+    }
+    place = await register.operator.made("places", {**NANTES, **rules})
+    path = f"places/{place['place_id']}"
+    way = {"from_zone": "hall", "to_zone": "bois", "interlock": "sas"}
+    door = await register.operator.made(f"{path}/doors", {"name": "Bois", **way})
+    assert {name: door[name] for name in way} == way
+    read = (await register.anybody.get(path)).json()
+    assert read["zones"][1]["function"] == "atelier"
+    assert read["functions"][0]["capacity"] == 12
+    event = (await register.events())[-1]
+    jsonschema.validate(event, SCHEMA)
+    assert (event["anti_passback"], event["doors"][0]["anti_passback"]) == ("off", "soft")
+    assert event["day_starts"][:2] == [epoch(2026, 11, 21, 23, 0), epoch(2026, 11, 22, 23, 0)]
+
+    # The door is taken from the zone, then the zones may go.
+    answer = await register.operator.send("PATCH", path, {"zones": []})
+    assert problem(answer)[:2] == (422, "wrong_rules")
+    out = {"from_zone": None, "to_zone": None, "interlock": None}
+    answer = await register.operator.send("PATCH", f"doors/{door['door_id']}", out)
+    assert (answer.status_code, answer.json()["to_zone"]) == (200, None)
+    answer = await register.operator.send(
+        "PATCH", path, {"zones": [], "functions": [], "anti_passback": "hard"}
+    )
+    assert answer.status_code == 200, answer.text
+    event = (await register.events())[-1]
+    assert (event["zones"], event["doors"][0]["passback_minutes"]) == ([], None)
+    assert (event["anti_passback"], event["doors"][0]["anti_passback"]) == ("hard", "hard")
+
+    again = await register.operator.send("PATCH", f"doors/{door['door_id']}", out)
+    assert again.status_code == 200
+    assert len(await register.events()) == event["version"]
+    for caller, status in ((register.caller("bourges", "operator"), 404), (register.anybody, 401)):
+        answer = await caller.send("PATCH", f"doors/{door['door_id']}", {"name": "Autre"})
+        assert answer.status_code == status

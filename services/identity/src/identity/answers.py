@@ -6,7 +6,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, Field
 
-from identity.domain import City, Client, Member, Organisation, Reader
+from identity.domain import City, Client, Member, Organisation, Reader, Relation
 
 
 class CityAnswer(BaseModel):
@@ -30,7 +30,7 @@ class MemberAnswer(BaseModel):
     email: str | None
     status: Literal["active", "suspended", "erased"]
     roles: list[str]
-    places: dict[str, Literal["resident", "staff"]]
+    places: dict[str, Relation]
     created_at: datetime
 
     @classmethod

@@ -11,6 +11,9 @@ from uuid import UUID
 CredentialType = Literal["uid", "ntag424"]
 # Besides the plastic: a member's phone, and a guest's paper.
 CardType = CredentialType | Literal["pass", "guest"]
+# What somebody is to a place. A warden is staff who answers for those inside, and may know who they
+# are; a keyholder a visitor in whose charge others come in.
+Relation = Literal["resident", "staff", "warden", "keyholder"]
 
 CITY_ROLES = frozenset({"resident", "connector", "mediator", "animator", "steward", "operator"})
 FEDERATION_ROLES = frozenset({"auditor", "federation_admin"})
@@ -65,7 +68,7 @@ class City:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A person. `roles` without the implied `member`; `places` maps place ids to resident|staff."""
+    """A person. `roles` without the implied `member`; `places` maps place ids to a Relation."""
 
     member_id: UUID
     city_id: str | None

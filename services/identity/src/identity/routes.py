@@ -259,7 +259,7 @@ async def reinstate_member(member_id: UUID, command: CurrentCommand) -> Response
 class SetRoles(Body):
     roles: Roles
     places: Annotated[
-        dict[UUID, Literal["resident", "staff"]],
+        dict[UUID, domain.Relation],
         Field(max_length=domain.PLACES_PER_MEMBER_MAX),
     ]
 

@@ -1,5 +1,6 @@
 """The bodies of the answers."""
 
+from dataclasses import fields
 from datetime import date, datetime
 from typing import Literal
 from uuid import UUID
@@ -8,12 +9,17 @@ from zoneinfo import ZoneInfo
 from pydantic import BaseModel, ConfigDict
 
 from places.domain.place import Door, Openness, Place, rfc3339
+from places.domain.rules import Function, Rules, Zone
 from places.store import Found, StoredClosure
 
 Profile = Literal[
     "mediation_access", "work_enterprise", "creation_projects", "coliving", "itinerant"
 ]
 Status = Literal["candidate", "in_network", "suspended", "closed"]
+AntiPassback = Literal["off", "soft", "hard", "timed"]
+OpensWith = Literal["anybody", "staff_inside", "staff_today"]
+Guests = Literal["none", "hours", "host", "hours_or_host"]
+RULES = tuple(field.name for field in fields(Rules))
 
 
 class Answer(BaseModel):
@@ -39,7 +45,12 @@ class PlaceAnswer(Answer):
     timezone: str
     opening_hours: str | None
     capacity: int | None
-    anti_passback: Literal["off", "hard"]
+    anti_passback: AntiPassback
+    anti_passback_minutes: int | None
+    opens_with: OpensWith
+    guests: Guests
+    zones: list[Zone]
+    functions: list[Function]
     itinerant: bool
     source: str | None
     external_id: str | None
@@ -74,6 +85,9 @@ class DoorAnswer(Answer):
     unlock_ms: int
     publics: list[str]
     opening_hours: str | None
+    from_zone: str | None
+    to_zone: str | None
+    interlock: str | None
     readers: list[UUID] | None
 
     @classmethod
@@ -87,6 +101,9 @@ class DoorAnswer(Answer):
             unlock_ms=door.unlock_ms,
             publics=list(door.publics),
             opening_hours=door.opening_hours,
+            from_zone=door.from_zone,
+            to_zone=door.to_zone,
+            interlock=door.interlock,
             readers=list(door.readers) if with_readers else None,
         )
 
@@ -187,6 +204,7 @@ def place_fields(place: Place) -> dict[str, object]:
         "opening_hours": details.opening_hours,
         "capacity": details.capacity,
         "anti_passback": details.anti_passback,
+        **{name: getattr(place.rules, name) for name in RULES},
         "itinerant": details.itinerant,
         "source": details.source,
         "external_id": details.external_id,

@@ -4,7 +4,7 @@ Everybody may read. Commands want a token and an Idempotency-Key.
 """
 
 import base64
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Set
 from datetime import date, datetime
 from functools import lru_cache
 from typing import Annotated, Any, Literal
@@ -27,11 +27,15 @@ from common.problems import invalid, not_found
 from common.web import StrictRoute
 from places import service, store
 from places.answers import (
+    RULES,
     Answer,
+    AntiPassback,
     ClosureAnswer,
     DoorAnswer,
+    Guests,
     ListedPlace,
     OpennessAnswer,
+    OpensWith,
     PlaceAnswer,
     PlaceInFull,
     PlacesPage,
@@ -40,6 +44,7 @@ from places.answers import (
 )
 from places.domain.departements import fold
 from places.domain.place import Details, Door
+from places.domain.rules import TIMED, Function, Rules, Zone
 
 router = APIRouter(prefix="/v1", route_class=StrictRoute, tags=["places"])
 
@@ -74,8 +79,34 @@ Hours = Annotated[
     AfterValidator(printable),
 ]
 Capacity = Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
-AntiPassback = Literal["off", "hard"]
+Minutes = Annotated[int, Field(strict=True, ge=1, le=1440)]
+# Part of keys at the door.
+ZoneName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,39}$")]
+ZONES_MAX = 30
 Flag = Annotated[bool, Field(strict=True)]
+
+
+class ZoneBody(Body):
+    """A part of the place that doors lead to, and what of it differs from the place."""
+
+    zone: ZoneName
+    name: ShortText
+    function: ZoneName | None = None
+    anti_passback: AntiPassback | None = None
+    anti_passback_minutes: Minutes | None = None
+
+
+class FunctionBody(Body):
+    """What one or more zones serve, such as a workshop. `capacity`: people in them together."""
+
+    function: ZoneName
+    name: ShortText
+    capacity: Capacity | None = None
+    opens_with: OpensWith | None = None
+
+
+Zones = Annotated[list[ZoneBody], Field(max_length=ZONES_MAX)]
+Functions = Annotated[list[FunctionBody], Field(max_length=ZONES_MAX)]
 
 
 class CreatePlace(Body):
@@ -95,6 +126,13 @@ class CreatePlace(Body):
     opening_hours: Hours | None = Field(default=None, description="An OSM expression")
     capacity: Capacity | None = Field(default=None, description="People; null: no limit")
     anti_passback: AntiPassback = "off"
+    anti_passback_minutes: Minutes | None = Field(default=None, description="When it is timed")
+    opens_with: OpensWith = Field(default="anybody", description="Who is there before visitors")
+    guests: Guests = Field(
+        default="hours", description="When guest passes open: or with their host"
+    )
+    zones: Zones = Field(default_factory=list)
+    functions: Functions = Field(default_factory=list)
     itinerant: Flag = False
     source: ShortText | None = Field(default=None, description="Where open data came from")
     external_id: ShortText | None = Field(default=None, description="Its id there")
@@ -117,10 +155,22 @@ class ChangePlace(Body):
     opening_hours: Hours | None = None
     capacity: Capacity | None = None
     anti_passback: AntiPassback | None = None
+    anti_passback_minutes: Minutes | None = None
+    opens_with: OpensWith | None = None
+    guests: Guests | None = None
+    zones: Zones | None = Field(default=None, description="All of them")
+    functions: Functions | None = Field(default=None, description="All of them")
     itinerant: Flag | None = None
 
 
-MAY_BE_NULL = {"insee_code", "latitude", "longitude", "opening_hours", "capacity"}
+MAY_BE_NULL = {
+    "insee_code",
+    "latitude",
+    "longitude",
+    "opening_hours",
+    "capacity",
+    "anti_passback_minutes",
+}
 
 
 class SetStatus(Body):
@@ -148,6 +198,27 @@ class AddDoor(Body):
         default=None, description="Default: the network for a public door, none for a private one"
     )
     opening_hours: Hours | None = Field(default=None, description="Default: the place's")
+    from_zone: ZoneName | None = Field(default=None, description="Null: outside")
+    to_zone: ZoneName | None = Field(default=None, description="Null: the place as a whole")
+    interlock: ZoneName | None = Field(
+        default=None, description="Of the doors of one, one is unlocked at a time"
+    )
+
+
+class ChangeDoor(Body):
+    """What is absent stays; null empties what may be empty."""
+
+    name: ShortText | None = None
+    min_assurance: Annotated[int, Field(strict=True, ge=1, le=2)] | None = None
+    unlock_ms: Annotated[int, Field(strict=True, ge=500, le=30_000)] | None = None
+    publics: Annotated[list[Literal["network"]], Field(max_length=1)] | None = None
+    opening_hours: Hours | None = None
+    from_zone: ZoneName | None = None
+    to_zone: ZoneName | None = None
+    interlock: ZoneName | None = None
+
+
+DOOR_MAY_BE_NULL = {"opening_hours", "from_zone", "to_zone", "interlock"}
 
 
 class PutReader(Body):
@@ -191,6 +262,23 @@ async def run(
         command=answered,
     )
     return JSONResponse(stored.body, stored.status)
+
+
+def refuse_nulls(changes: Mapping[str, Any], may_be_null: Set[str]) -> None:
+    """Raises Problem 422 for a null where there must be something."""
+    for name, value in changes.items():
+        if value is None and name not in may_be_null:
+            raise invalid(f"body.{name}", "This cannot be null.")
+
+
+def take_rules(fields: dict[str, Any]) -> dict[str, Any]:
+    """Those of the fields of a place that are its rules, taken out of the others."""
+    rules = {name: fields.pop(name) for name in RULES if name in fields}
+    if "zones" in rules:
+        rules["zones"] = tuple(Zone(**zone) for zone in rules["zones"])
+    if "functions" in rules:
+        rules["functions"] = tuple(Function(**function) for function in rules["functions"])
+    return rules
 
 
 # --- reading
@@ -300,6 +388,7 @@ async def create_place(
     if (body.source is None) != (body.external_id is None):
         raise invalid("body.external_id", "Give both source and external_id, or neither.")
     fields = body.model_dump(exclude={"place_id", "city_id", "timezone"})
+    rules = Rules(**take_rules(fields))
 
     async def command(conn: Conn) -> Answer:
         place = await service.create_place(
@@ -310,6 +399,7 @@ async def create_place(
             details=Details(**fields),
             timezone=body.timezone,
             now=clock_of(request)(),
+            rules=rules,
         )
         return PlaceAnswer.of(place)
 
@@ -326,13 +416,16 @@ async def change_place(
 ) -> JSONResponse:
     """Change some of what is said of a place."""
     changes = body.model_dump(exclude_unset=True)
-    for name, value in changes.items():
-        if value is None and name not in MAY_BE_NULL:
-            raise invalid(f"body.{name}", "This cannot be null.")
+    refuse_nulls(changes, MAY_BE_NULL)
+    if changes.get("anti_passback", TIMED) != TIMED:
+        changes.setdefault("anti_passback_minutes", None)
+    new_rules = take_rules(changes)
 
     async def command(conn: Conn) -> Answer:
         now = clock_of(request)()
-        return PlaceAnswer.of(await service.change_place(conn, principal, place_id, changes, now))
+        return PlaceAnswer.of(
+            await service.change_place(conn, principal, place_id, changes, now, new_rules)
+        )
 
     return await run(request, principal, key, body, command)
 
@@ -431,6 +524,9 @@ async def add_door(
         publics=tuple(publics),
         opening_hours=body.opening_hours,
         open=(),
+        from_zone=body.from_zone,
+        to_zone=body.to_zone,
+        interlock=body.interlock,
     )
 
     async def command(conn: Conn) -> Answer:
@@ -438,6 +534,29 @@ async def add_door(
         return DoorAnswer.of(saved.door)
 
     return await run(request, principal, key, body, command, status=201)
+
+
+@router.patch("/doors/{door_id}", response_model=DoorAnswer)
+async def change_door(
+    request: Request,
+    door_id: UUID,
+    body: ChangeDoor,
+    principal: CurrentPrincipal,
+    key: IdempotencyKey,
+) -> JSONResponse:
+    """Change some of what is said of a door."""
+    changes = body.model_dump(exclude_unset=True)
+    refuse_nulls(changes, DOOR_MAY_BE_NULL)
+    if "publics" in changes:
+        changes["publics"] = tuple(changes["publics"])
+
+    async def command(conn: Conn) -> Answer:
+        now = clock_of(request)()
+        return DoorAnswer.of(
+            (await service.change_door(conn, principal, door_id, changes, now)).door
+        )
+
+    return await run(request, principal, key, body, command)
 
 
 @router.post("/doors/{door_id}/readers", status_code=201, response_model=DoorAnswer)

@@ -27,6 +27,7 @@ from places.domain.place import (
     CANDIDATE,
     CLOSED,
     IN_NETWORK,
+    NO_RULES,
     PUBLISHED,
     Details,
     Door,
@@ -34,6 +35,7 @@ from places.domain.place import (
     Place,
     Schedule,
 )
+from places.domain.rules import Rules, wrong_rules, wrong_way
 from places.events import PLACE_CHANGED, PLACES
 
 # Compiled hours reach 13 to 14 days ahead; a refresh is due once they reach less than this.
@@ -43,6 +45,7 @@ DOORS_MAX = 50
 CLOSURES_MAX = 500
 CLOSURE_DAYS_MAX = 3660
 LOOK_AROUND = timedelta(days=366)
+NOTHING: Mapping[str, Any] = {}
 
 log = get_logger(__name__)
 
@@ -179,6 +182,24 @@ def check_details(details: Details, *, prefix: str = "body") -> None:
     check_hours(details.opening_hours, field=f"{prefix}.opening_hours")
 
 
+def check_rules(rules: Rules, anti_passback: str, doors: Sequence[Door]) -> None:
+    """Raises Problem 422 for rules that do not fit together, or with the doors there are."""
+    used = {zone for door in doors for zone in (door.from_zone, door.to_zone) if zone is not None}
+    wrong = wrong_rules(rules, anti_passback, used)
+    if wrong is not None:
+        raise invalid(f"body.{wrong.field}", wrong.reason, code="wrong_rules")
+
+
+def check_door(door: Door, place: Place) -> None:
+    """Raises Problem 422 for a door that cannot be one of this place."""
+    check_hours(door.opening_hours, field="body.opening_hours")
+    if door.kind == "private" and door.publics:
+        raise invalid("body.publics", "A private door opens to residents and staff only.")
+    wrong = wrong_way(place.rules.zones, door.from_zone, door.to_zone)
+    if wrong is not None:
+        raise invalid(f"body.{wrong.field}", wrong.reason, code="wrong_rules")
+
+
 def check_hours(expression: str | None, *, field: str) -> None:
     if expression is None:
         return
@@ -199,6 +220,7 @@ async def create_place(
     details: Details,
     timezone: str | None,
     now: datetime,
+    rules: Rules = NO_RULES,
 ) -> Place:
     """A new place of a city, in the network at once. Without a time zone: the département's, or
     the city's where the département is not known."""
@@ -209,6 +231,7 @@ async def create_place(
         timezone = timezone_of(details.departement).key if details.departement else city.timezone
     details = replace(details, timezone=timezone)
     check_details(details)
+    check_rules(rules, details.anti_passback, [])
     place = Place(
         place_id=place_id,
         version=1,
@@ -217,6 +240,7 @@ async def create_place(
         status_reason="",
         details=details,
         schedule=compile_schedule(details, [], now),
+        rules=rules,
     )
     if not await store.insert_place(conn, place, None, now):
         raise conflict(
@@ -229,15 +253,23 @@ async def create_place(
 
 
 async def change_place(
-    conn: Conn, principal: Principal, place_id: UUID, changes: Mapping[str, Any], now: datetime
+    conn: Conn,
+    principal: Principal,
+    place_id: UUID,
+    changes: Mapping[str, Any],
+    now: datetime,
+    new_rules: Mapping[str, Any] = NOTHING,
 ) -> Place:
-    """Change some details. What is the same already makes no new version."""
+    """Change some details, and some rules. What is the same already makes no new version."""
     place = await lock_own_place(conn, principal, place_id)
     details = replace(place.details, **changes)
-    if details == place.details:
+    rules = replace(place.rules, **new_rules)
+    if details == place.details and rules == place.rules:
         return place
     check_details(details)
-    return await save(conn, replace(place, details=details), now)
+    doors = (await store.doors_of(conn, [place_id]))[place_id]
+    check_rules(rules, details.anti_passback, doors)
+    return await save(conn, replace(place, details=details, rules=rules), now)
 
 
 async def set_status(
@@ -342,15 +374,26 @@ async def add_door(conn: Conn, principal: Principal, door: Door, now: datetime) 
     place = await lock_own_place(conn, principal, door.place_id)
     if place.status in {CANDIDATE, CLOSED}:
         raise conflict("place_not_in_network", "A place outside of the network gets no doors.")
-    check_hours(door.opening_hours, field="body.opening_hours")
-    if door.kind == "private" and door.publics:
-        raise invalid("body.publics", "A private door opens to residents and staff only.")
+    check_door(door, place)
     doors = (await store.doors_of(conn, [place.place_id]))[place.place_id]
     if len(doors) >= DOORS_MAX:
         raise conflict("too_many_doors", f"A place has {DOORS_MAX} doors at most.")
     if not await store.insert_door(conn, door):
         raise conflict("door_exists", "There is a door with this id.", field="body.door_id")
     return await saved_door(conn, place, door.door_id, now)
+
+
+async def change_door(
+    conn: Conn, principal: Principal, door_id: UUID, changes: Mapping[str, Any], now: datetime
+) -> DoorOfPlace:
+    """Change some of what is said of a door. What is the same already makes no new version."""
+    place, door = await lock_own_door(conn, principal, door_id)
+    changed = replace(door, **changes)
+    if changed == door:
+        return DoorOfPlace(door, place)
+    check_door(changed, place)
+    await store.update_door(conn, changed)
+    return await saved_door(conn, place, door_id, now)
 
 
 async def lock_own_door(conn: Conn, principal: Principal, door_id: UUID) -> tuple[Place, Door]:

@@ -12,8 +12,10 @@ from common.db import Conn
 from places.domain.departements import fold
 from places.domain.hours import Closure, Interval
 from places.domain.place import Details, Door, Place, Schedule
+from places.domain.rules import Function, Rules, Zone
 
 DETAIL_COLUMNS = tuple(field.name for field in fields(Details))
+RULE_COLUMNS = tuple(field.name for field in fields(Rules))
 PLACE_COLUMNS = (
     "place_id",
     "version",
@@ -21,6 +23,7 @@ PLACE_COLUMNS = (
     "status",
     "status_reason",
     *DETAIL_COLUMNS,
+    *RULE_COLUMNS,
     "open",
     "computed_at",
     "expires_at",
@@ -107,6 +110,13 @@ def to_place(row: Mapping[str, Any]) -> Place:
             computed_at=row["computed_at"],
             expires_at=row["expires_at"],
         ),
+        rules=Rules(
+            anti_passback_minutes=row["anti_passback_minutes"],
+            opens_with=row["opens_with"],
+            guests=row["guests"],
+            zones=tuple(Zone(**zone) for zone in row["zones"]),
+            functions=tuple(Function(**function) for function in row["functions"]),
+        ),
     )
 
 
@@ -122,6 +132,9 @@ def to_door(row: Mapping[str, Any]) -> Door:
         opening_hours=row["opening_hours"],
         open=read_intervals(row["open"]),
         readers=tuple(row["readers"]),
+        from_zone=row["from_zone"],
+        to_zone=row["to_zone"],
+        interlock=row["interlock"],
     )
 
 
@@ -159,6 +172,7 @@ async def insert_place(
         place.status,
         place.status_reason,
         *asdict(place.details).values(),
+        *asdict(place.rules).values(),
         write_intervals(place.schedule.open),
         place.schedule.computed_at,
         place.schedule.expires_at,
@@ -182,6 +196,7 @@ async def update_place(conn: Conn, place: Place, now: datetime) -> None:
         place.status,
         place.status_reason,
         *asdict(place.details).values(),
+        *asdict(place.rules).values(),
         write_intervals(place.schedule.open),
         place.schedule.computed_at,
         place.schedule.expires_at,
@@ -307,7 +322,8 @@ async def insert_door(conn: Conn, door: Door) -> bool:
     """False when the id is taken."""
     inserted = await conn.fetchval(
         "INSERT INTO door (door_id, place_id, name, kind, min_assurance, unlock_ms, publics,"
-        " opening_hours, open) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)"
+        " opening_hours, open, from_zone, to_zone, interlock)"
+        " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
         " ON CONFLICT DO NOTHING RETURNING true",
         door.door_id,
         door.place_id,
@@ -318,6 +334,9 @@ async def insert_door(conn: Conn, door: Door) -> bool:
         list(door.publics),
         door.opening_hours,
         write_intervals(door.open),
+        door.from_zone,
+        door.to_zone,
+        door.interlock,
     )
     return inserted is True
 
@@ -325,7 +344,8 @@ async def insert_door(conn: Conn, door: Door) -> bool:
 async def update_door(conn: Conn, door: Door) -> None:
     await conn.execute(
         "UPDATE door SET name = $2, kind = $3, min_assurance = $4, unlock_ms = $5, publics = $6,"
-        " opening_hours = $7, open = $8 WHERE door_id = $1",
+        " opening_hours = $7, open = $8, from_zone = $9, to_zone = $10, interlock = $11"
+        " WHERE door_id = $1",
         door.door_id,
         door.name,
         door.kind,
@@ -334,6 +354,9 @@ async def update_door(conn: Conn, door: Door) -> None:
         list(door.publics),
         door.opening_hours,
         write_intervals(door.open),
+        door.from_zone,
+        door.to_zone,
+        door.interlock,
     )
 
 

@@ -29,6 +29,10 @@ def mark_of(content: bytes) -> str:
     """Four digits by which people tell one pass from another; nothing can be told from them."""
     return hashlib.sha256(b"copass mark\n" + content).hexdigest()[:4].upper()
 
+# A keyholder is a visitor.
+TEAM = ("staff", "warden")
+HOSTS = ("resident", *TEAM)
+
 
 def may_invite(host: Member, places: Iterable[UUID], place_cities: Mapping[str, str]) -> bool:
     """Whether somebody may invite guests to all of these places: who lives or works there, and the
@@ -39,7 +43,10 @@ def may_invite(host: Member, places: Iterable[UUID], place_cities: Mapping[str, 
     is_steward = "steward" in host.roles
     return all(
         str(place) in place_cities
-        and (str(place) in host.places or (is_steward and place_cities[str(place)] == host.city_id))
+        and (
+            host.places.get(str(place)) in HOSTS
+            or (is_steward and place_cities[str(place)] == host.city_id)
+        )
         for place in places
     )
 
@@ -51,7 +58,7 @@ def may_look_after(staff: Member | None, place: UUID, place_cities: Mapping[str,
         return False
     is_steward = "steward" in staff.roles and place_cities[str(place)] == staff.city_id
     is_admin = "federation_admin" in staff.roles
-    return is_steward or is_admin or staff.places.get(str(place)) == "staff"
+    return is_steward or is_admin or staff.places.get(str(place)) in TEAM
 
 
 def read_validity(

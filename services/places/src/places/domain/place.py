@@ -11,11 +11,13 @@ from places.domain import hours
 from places.domain.calendar import holidays_of
 from places.domain.departements import departement_of
 from places.domain.hours import Closure, Interval
+from places.domain.rules import Rules, day_starts, passback_behind
 
 PROFILES = ("mediation_access", "work_enterprise", "creation_projects", "coliving", "itinerant")
 CANDIDATE, IN_NETWORK, SUSPENDED, CLOSED = "candidate", "in_network", "suspended", "closed"
 STATUSES = (CANDIDATE, IN_NETWORK, SUSPENDED, CLOSED)
 PUBLISHED = (IN_NETWORK, SUSPENDED, CLOSED)
+NO_RULES = Rules()
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +77,16 @@ class Place:
     status_reason: str
     details: Details
     schedule: Schedule
+    rules: Rules = NO_RULES
 
 
 @dataclass(frozen=True, slots=True)
 class Door:
-    """A door. Without hours of its own it has those of the place. `unlock_ms` in milliseconds."""
+    """A door. Without hours of its own it has those of the place. `unlock_ms` in milliseconds.
+
+    It leads from one zone to another, None is outside, or the place as a whole; of the doors of one
+    `interlock` one is unlocked at a time.
+    """
 
     door_id: UUID
     place_id: UUID
@@ -91,6 +98,9 @@ class Door:
     opening_hours: str | None
     open: tuple[Interval, ...]
     readers: tuple[UUID, ...] = ()
+    from_zone: str | None = None
+    to_zone: str | None = None
+    interlock: str | None = None
 
 
 def schedule(details: Details, closures: Sequence[Closure], now: datetime) -> Schedule:
@@ -148,22 +158,53 @@ def door_policy(place: Place, doors: Sequence[Door]) -> dict[str, Any]:
         "status": place.status,
         "timezone": place.details.timezone,
         "capacity": place.details.capacity,
-        "anti_passback": place.details.anti_passback,
+        # Doors say it in full; this is for who knows no other words.
+        "anti_passback": "hard" if place.details.anti_passback == "hard" else "off",
         "computed_at": rfc3339(place.schedule.computed_at),
         "expires_at": rfc3339(place.schedule.expires_at),
+        **rules_policy(place),
         "doors": [
-            {
-                "door_id": str(door.door_id),
-                "name": door.name,
-                "kind": door.kind,
-                "min_assurance": door.min_assurance,
-                "unlock_ms": door.unlock_ms,
-                "publics": list(door.publics),
-                "open": [list(interval) for interval in door.open],
-                "readers": sorted(str(reader) for reader in door.readers),
-            }
-            for door in sorted(doors, key=lambda door: door.door_id)
+            door_of_policy(place, door) for door in sorted(doors, key=lambda door: door.door_id)
         ],
+    }
+
+
+def rules_policy(place: Place) -> dict[str, Any]:
+    rules = place.rules
+    timezone = ZoneInfo(place.details.timezone)
+    today = rules.asks_for_today
+    return {
+        "opens_with": rules.opens_with,
+        "guests": rules.guests,
+        "zones": [{"zone": zone.zone, "function": zone.function} for zone in rules.zones],
+        "functions": [
+            {
+                "function": function.function,
+                "capacity": function.capacity,
+                "opens_with": function.opens_with,
+            }
+            for function in rules.functions
+        ],
+        "day_starts": day_starts(timezone, place.schedule.computed_at) if today else [],
+    }
+
+
+def door_of_policy(place: Place, door: Door) -> dict[str, Any]:
+    passback, minutes = passback_behind(place.rules, place.details.anti_passback, door.to_zone)
+    return {
+        "door_id": str(door.door_id),
+        "name": door.name,
+        "kind": door.kind,
+        "min_assurance": door.min_assurance,
+        "unlock_ms": door.unlock_ms,
+        "publics": list(door.publics),
+        "open": [list(interval) for interval in door.open],
+        "readers": sorted(str(reader) for reader in door.readers),
+        "anti_passback": passback,
+        "passback_minutes": minutes,
+        "from_zone": door.from_zone,
+        "to_zone": door.to_zone,
+        "interlock": door.interlock,
     }
 
 
