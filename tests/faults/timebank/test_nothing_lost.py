@@ -7,11 +7,8 @@ more often; SEED_OF_FAULTS=… repeats a run.
 
 import asyncio
 import contextlib
-import http.server
-import json
 import os
 import random
-import threading
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -22,7 +19,7 @@ from uuid import UUID
 import asyncpg
 import httpx
 import pytest
-from tokens import ISSUER, key_set, token
+from tokens import ISSUER, serving_keys, token
 
 from common import db
 from common.clock import utc_now
@@ -83,25 +80,8 @@ class Bank:
 @pytest.fixture
 def jwks() -> Iterator[str]:
     """The address of a key set."""
-
-    class Keys(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            body = json.dumps(key_set()).encode()
-            self.send_response(200)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: Any) -> None:
-            """Nobody reads it."""
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Keys) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}/jwks"
-        server.shutdown()
-        thread.join()
+    with serving_keys() as address:
+        yield address
 
 
 @pytest.fixture
