@@ -1,6 +1,8 @@
 """Fabman bridges and ACNodes, by the bytes that they send, in front of a real access."""
 
 import asyncio
+import json
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
@@ -62,6 +64,11 @@ key = "env:BRIDGE_KEY"
         await node_says(open_world, unused_port, anne.uid, staff.uid)
 
 
+async def in_parts(*parts: bytes) -> AsyncIterator[bytes]:
+    for part in parts:
+        yield part
+
+
 async def bridge_says(world: World, port: int, uid: str) -> None:
     base = f"http://127.0.0.1:{port}/api/v1/bridge"
     key = {"authorization": "Bearer bridge-key"}
@@ -94,10 +101,13 @@ async def bridge_says(world: World, port: int, uid: str) -> None:
             b'{"keys":[{"type":"em4102","token":"04A2B1C3D4E5F6"}]}',
             b'{"emailAddress":"anne@example.org","configVersion":0}',
             b"[" * 4000,
-            b" " * 5000,  # more than a bridge ever says
         ):
             answer = await bridge.post(f"{base}/access", content=content)
             assert answer.json()["type"] == "denied", content[:20]
+        valid = json.dumps(question).encode()
+        for huge in (b" " * 5000 + valid, in_parts(b" " * 5000, valid)):
+            answer = await bridge.post(f"{base}/access", content=huge)
+            assert (answer.status_code, answer.json()["type"]) == (413, "denied")
         assert len(await taps(world)) == 2
 
         for wrong in ("Bearer node-key", "Bearer", "Basic bridge-key", ""):

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import httpx
+import pytest
 from access_world import World, until
 from gateway_world import door_lines, gateway, member, taps
 
@@ -97,7 +98,7 @@ def send_from(address: str, packet: bytes, to: tuple[str, int]) -> None:
 
 
 async def test_the_controller_asks_its_host_and_the_host_asks_access(
-    open_world: World, access_url: str, tmp_path: Path
+    open_world: World, access_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     port = servers.unused_port()
     await member(open_world, UID)
@@ -161,6 +162,8 @@ number = 1
                 ("replay", "in", "network_member"),
                 ("live", "out", "exit"),
             ]
+            # Not even asked about: access would answer that this tap_id was used.
+            assert "tap_not_decided" not in caplog.text
 
 
 async def test_the_host_gives_its_sign_of_life_again_and_again() -> None:
