@@ -145,3 +145,10 @@ def test_each_login_may_only_its_own_topics(folder: Path) -> None:
     assert not any("cmd" in line and "write" in line for line in by_user["front-door"])
     assert "topic readwrite front/door/cmd" in by_user["copass-gateway"]
     assert "topic read machine/12" in by_user["copass-gateway"]
+
+
+def test_the_example_is_a_configuration() -> None:
+    example = Path(__file__).parents[3] / "edge" / "gateway.example.toml"
+    config = load_config(example)
+    assert len(config.fabman + config.acnode + config.fabomatic + config.esprfid) == 4
+    assert config.uhppote is not None
