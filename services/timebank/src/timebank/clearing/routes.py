@@ -337,6 +337,91 @@ async def agree_to_reverse(
     )
 
 
+class ReversalStateView(ReversalView):
+    """How far taking a transfer back has come, as `city_id` knows it. `state`: not_asked, asked
+    (one city agrees), agreed (both do; the city that received is to give back), sent, taken_back,
+    failed (see `problem`; agreeing again tries again). `waiting_for`: whose stewards have not
+    agreed."""
+
+    state: Literal["not_asked", "asked", "agreed", "sent", "taken_back", "failed"]
+    waiting_for: list[str]
+    agreed_at: datetime | None
+    peer_agreed_at: datetime | None
+
+
+@router.get("/clearing/transfers/{transfer_id}/reversal")
+async def get_reversal(
+    transfer_id: UUID, actor: CurrentActor, pool: Database
+) -> ReversalStateView:
+    """Who has agreed that a transfer be taken back, who has not, and what became of it. For the
+    payer, the payee, stewards of either city, and auditors."""
+    async with pool.acquire() as conn:
+        for departure in await store.find_departures(conn, transfer_id):
+            prepare = departure.outgoing.prepare
+            payer = await ledger_store.find_account(conn, departure.outgoing.payer_account)
+            if actor.auditor or (payer is not None and actor.may_pay_from(payer)):
+                came = await store.find_arrival_back(conn, prepare.from_city, transfer_id)
+                known = await store.find_reversal(conn, prepare.from_city, transfer_id)
+                return view_reversal_state(
+                    known or no_reversal(prepare.from_city, transfer_id, prepare.to_city),
+                    back=came.decision.accepted if came else None,
+                    reason=came.decision.reason if came else None,
+                    reversal_id=came.prepare.transfer_id if came else None,
+                )
+        for arrival in await store.find_arrivals(conn, transfer_id):
+            prepare = arrival.prepare
+            concerned = actor.is_steward_of(prepare.to_city) or actor.id == str(prepare.payee)
+            if arrival.decision.accepted and (actor.auditor or concerned):
+                known = await store.find_reversal(conn, prepare.to_city, transfer_id)
+                sent = (
+                    await store.find_departure(conn, prepare.to_city, known.reversal_id)
+                    if known and known.reversal_id
+                    else None
+                )
+                ended = sent is not None and sent.outgoing.state != "sent"
+                return view_reversal_state(
+                    known or no_reversal(prepare.to_city, transfer_id, prepare.from_city),
+                    back=sent.outgoing.state == "settled" if sent and ended else None,
+                    reason=sent.reason if sent else None,
+                    reversal_id=known.reversal_id if known else None,
+                )
+    raise not_found("transfer")
+
+
+def no_reversal(city_id: str, transfer_id: UUID, peer_city_id: str) -> Reversal:
+    return Reversal(city_id, transfer_id, peer_city_id, None, None, None, None, None)
+
+
+def view_reversal_state(
+    reversal: Reversal, *, back: bool | None, reason: str | None, reversal_id: UUID | None
+) -> ReversalStateView:
+    """`back`: whether what gives back has arrived; None when nobody here has heard so."""
+    agreed = {
+        reversal.city_id: reversal.agreed_at is not None,
+        reversal.peer_city_id: reversal.peer_agreed_at is not None,
+    }
+    state: Literal["not_asked", "asked", "agreed", "sent", "taken_back", "failed"]
+    if back is not None:
+        state = "taken_back" if back else "failed"
+    elif reversal.problem is not None:
+        state = "failed"
+    elif reversal_id is not None:
+        state = "sent"
+    elif all(agreed.values()):
+        state = "agreed"
+    else:
+        state = "asked" if any(agreed.values()) else "not_asked"
+    view = view_reversal(reversal).model_dump()
+    view |= {"reversal_id": reversal_id, "problem": reversal.problem or reason}
+    return ReversalStateView(
+        **view,
+        state=state,
+        waiting_for=[city for city, yes in agreed.items() if not yes],
+        agreed_at=reversal.agreed_at,
+        peer_agreed_at=reversal.peer_agreed_at,
+    )
+
+
 @router.get("/clearing/transfers/{transfer_id}/messages")
 async def list_messages(
     transfer_id: UUID, actor: CurrentActor, pool: Database

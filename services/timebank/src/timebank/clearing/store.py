@@ -280,6 +280,12 @@ async def find_arrival(conn: Conn, city_id: str, transfer_id: UUID) -> Arrival |
     return to_arrival(row) if row else None
 
 
+async def find_arrivals(conn: Conn, transfer_id: UUID) -> list[Arrival]:
+    """A transfer as the cities of ours that it came to keep it."""
+    rows = await conn.fetch(f"{SELECT_IN} WHERE transfer_id = $1", transfer_id)
+    return [to_arrival(row) for row in rows]
+
+
 async def is_taken_back(conn: Conn, city_id: str, transfer_id: UUID) -> bool:
     found = await conn.fetchval(
         "SELECT true FROM clearing_in WHERE city_id = $1 AND reverses = $2 AND accepted",
@@ -357,6 +363,24 @@ async def lock_reversal(conn: Conn, city_id: str, transfer_id: UUID, peer: str) 
         transfer_id,
     )
     return Reversal(**dict(row or {}))
+
+
+async def find_reversal(conn: Conn, city_id: str, transfer_id: UUID) -> Reversal | None:
+    row = await conn.fetchrow(
+        f"{SELECT_REVERSAL} WHERE city_id = $1 AND transfer_id = $2", city_id, transfer_id
+    )
+    return Reversal(**dict(row)) if row else None
+
+
+async def find_arrival_back(conn: Conn, city_id: str, transfer_id: UUID) -> Arrival | None:
+    """What came to take a transfer of this city back: what was accepted, else what came last."""
+    row = await conn.fetchrow(
+        f"{SELECT_IN} WHERE city_id = $1 AND reverses = $2 ORDER BY accepted DESC, transfer_id DESC"
+        " LIMIT 1",
+        city_id,
+        transfer_id,
+    )
+    return to_arrival(row) if row else None
 
 
 async def save_reversal(conn: Conn, reversal: Reversal) -> None:

@@ -1,14 +1,13 @@
 """What comparing two cities' books does: one transaction each, under the agreement's lock.
 
 Every few minutes each city asks every peer how its side moved since it last said so, and compares
-the answer with its own side. What does not fit is an alarm: raised once, and closed when it is gone.
+the answer with its own side. What does not fit is an alarm: raised once, closed when it is gone.
 """
 
 import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
-from uuid import UUID
 
 from prometheus_client import Gauge
 

@@ -318,10 +318,9 @@ async def lock_alarms(conn: Conn, city_id: str, peer_city_id: str) -> Mapping[Al
 async def raise_alarm(
     conn: Conn, alarm_id: UUID, pair: Pair, alarm: Alarm, now: datetime
 ) -> Raised:
-    row = await conn.fetchrow(
+    await conn.execute(
         "INSERT INTO reconciliation_alarm (alarm_id, city_id, peer_city_id, kind, ids, count,"
-        " minutes, version, raised_at) VALUES ($1, $2, $3, $4, $5, $6, $7, 1, $8)"
-        " RETURNING *",
+        " minutes, version, raised_at) VALUES ($1, $2, $3, $4, $5, $6, $7, 1, $8)",
         alarm_id,
         pair.city_id,
         pair.peer_city_id,
@@ -331,7 +330,18 @@ async def raise_alarm(
         alarm.minutes,
         now,
     )
-    return to_raised(row)
+    return Raised(
+        alarm_id=alarm_id,
+        city_id=pair.city_id,
+        peer_city_id=pair.peer_city_id,
+        kind=alarm.kind,
+        ids=alarm.ids,
+        count=alarm.count,
+        minutes=alarm.minutes,
+        version=1,
+        raised_at=now,
+        closed_at=None,
+    )
 
 
 async def save_alarm(conn: Conn, raised: Raised) -> None:
