@@ -25,7 +25,8 @@ from copass_verify.verify import verify
 NAMES = ["anna", "bruno", "chloe", "commons", "solidarity_fund", "clearing:bourges"]
 WORDS = [
     "in_transit", "commons", "2026-11-22T10:00:00.000000+00:00", "2026-02-30T10:00:00.000000+00:00",
-    "arrival", "transfer", "reversal", "netting", "return", "bourges", "é", "", uuid_of("anna"), "A" * 32,
+    "arrival", "transfer", "reversal", "netting", "return",
+    "bourges", "é", "", uuid_of("anna"), "A" * 32,
 ]  # fmt: skip
 PARTS = {
     "arrival": ("clearing:bourges", "anna"),

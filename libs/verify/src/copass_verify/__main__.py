@@ -10,6 +10,7 @@ from pathlib import Path
 
 from copass_verify.bundle import WrongBundle, open_bundle
 from copass_verify.crossings import Fault
+from copass_verify.excerpts import ExcerptReport
 from copass_verify.notes import Verifier, WrongKey, parse_verifier
 from copass_verify.verify import Report, verify
 
@@ -91,12 +92,30 @@ def write_text(report: Report) -> None:
         )
         for known in one.keys:
             say(f"  key {known}")
+    for excerpt in report.excerpts:
+        write_excerpt(excerpt)
     for fault in report.faults[:SHOWN_MAX]:
         say(f"WRONG {words(fault)}")
     rest = len(report.faults) - SHOWN_MAX + report.more
     if rest > 0:
         say(f"… and {rest:,} more")
-    say("All holds." if report.sound else "It does not hold.")
+    holds = "What the excerpts show holds." if report.excerpts else "All holds."
+    say(holds if report.sound else "It does not hold.")
+
+
+def write_excerpt(one: ExcerptReport) -> None:
+    """What an excerpt proves, and what it cannot."""
+    cosigned = ", ".join(one.cosigned_by) or "nobody"
+    say(
+        f"{one.city}, an excerpt: {one.entries:,} entries, each proven to be in the log of"
+        f" {one.size:,} that it signed, the checkpoint cosigned by {cosigned}"
+    )
+    if one.without_gap:
+        say(f"  from {one.first:,} to {one.last:,}: nothing between them was left out")
+    for known in one.keys:
+        say(f"  key {known}")
+    gaps = "" if one.without_gap else ", nor that nothing was left out"
+    say(f"  NOT proven by an excerpt: balances, floors, what was before{gaps}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

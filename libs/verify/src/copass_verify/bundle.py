@@ -10,6 +10,11 @@ cities/<city>/checkpoints.jsonl each checkpoint ever signed: a note as a JSON st
 cities/<city>/entries.jsonl     each entry, as it was hashed
 cities/<city>/leaves.bin        their 32-byte hashes, in order
 cities/<city>/messages.jsonl    the signed clearing messages that it sent and heard
+
+An excerpt has some entries only, and no leaves.bin; bundle.json says "copass evidence excerpt v1"
+and "excerpt": {"from", "until", "with"}. It has instead
+
+cities/<city>/proofs.jsonl      for each entry, that it is in the log: a tlog-proof as a JSON string
 """
 
 import json
@@ -26,8 +31,23 @@ from copass_verify.merkle import HASH_BYTES
 from copass_verify.notes import NOTE_BYTES_MAX, Verifier, WrongKey, parse_verifier
 
 FORMAT = "copass evidence v1"
+FORMAT_EXCERPT = "copass evidence excerpt v1"
 SMALL_BYTES_MAX = 20_000_000
 PART_BYTES = 1 << 18
+
+README_EXCERPT = """\
+This is an excerpt: the entries of a period, or those between two cities, and not all. Each has a
+proof beside it, in proofs.jsonl, that it is in the log that its city signed. Each line there is a
+JSON string; written to a file of its own it is a proof in the form of C2SP tlog-proof: "index" and
+the number of the entry, the hashes from beside the entry's hash up to the root (RFC 6962, section
+2.1.1), a blank line, and the checkpoint. To verify one by hand: hash the entry as below; combine it
+with the hashes, each from the left where the number, halved once per step, is odd (or the last of
+its level), else from the right; the result is the root of the checkpoint.
+
+An excerpt cannot show what balances are, nor that they stayed above their floors, nor what was
+before. Unless its entries have numbers without a gap, it cannot show that nothing was left out.
+
+"""
 
 README = """\
 What this is
@@ -97,6 +117,7 @@ class CityFiles:
     archive: zipfile.ZipFile
     keys: tuple[Verifier, ...]
     source: Path
+    excerpt: bool = False
     # keys.json, not looked at yet; None when there is none.
     key_list: list[Any] | None = None
 
@@ -139,9 +160,9 @@ class CityFiles:
         if rest:
             yield rest + b"\n"
 
-    def notes(self) -> Iterator[bytes]:
-        """The checkpoints, each a signed note that is still to be opened."""
-        with self.open("checkpoints.jsonl") as file:
+    def notes(self, name: str = "checkpoints.jsonl") -> Iterator[bytes]:
+        """The checkpoints, each a signed note that is still to be opened; or proofs."""
+        with self.open(name) as file:
             while line := file.readline(NOTE_BYTES_MAX * 2):
                 try:
                     note = json.loads(line)
@@ -172,9 +193,10 @@ def open_bundle(path: Path) -> Bundle:
     except (OSError, WrongEntry, *UNREADABLE) as error:
         raise WrongBundle(f"{path} is no evidence bundle") from error
     cities = about.get("cities")
-    if about.get("format") != FORMAT or type(cities) is not list:
+    excerpt = about.get("format") == FORMAT_EXCERPT
+    if not (excerpt or about.get("format") == FORMAT) or type(cities) is not list:
         raise WrongBundle(f"{path} is of another format than {FORMAT!r}")
-    if not all(matches(CITY, city) for city in cities) or len(set(cities)) != len(cities):
+    if not all(matches(CITY, city) for city in cities) or not len(set(cities)) == len(cities) > 0:
         raise WrongBundle(f"{path} names its cities wrongly")
     try:
         files = tuple(
@@ -183,6 +205,7 @@ def open_bundle(path: Path) -> Bundle:
                 archive,
                 read_keys(archive, f"cities/{city}/keys.txt"),
                 path,
+                excerpt,
                 read_key_list(archive, f"cities/{city}/keys.json"),
             )
             for city in cities

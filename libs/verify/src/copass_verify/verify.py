@@ -12,16 +12,18 @@ from itertools import islice
 from operator import itemgetter
 
 from copass_verify.bundle import Bundle, CityFiles, WrongBundle
-from copass_verify.checkpoints import Checkpoint, WrongCheckpoint, parse_checkpoint
+from copass_verify.checkpoints import WrongCheckpoint
 from copass_verify.crossings import Fault, Ledger, pair
 from copass_verify.entries import Book, Crossing, WrongEntry
+from copass_verify.excerpts import Excerpt, ExcerptReport, check_excerpt, pair_excerpts
 from copass_verify.keys import Chain
 from copass_verify.merkle import Frontier, hash_leaf, root_of
 from copass_verify.messages import read_message
-from copass_verify.notes import Verifier, WrongNote, open_note
+from copass_verify.notes import Verifier, WrongNote
 from copass_verify.parts import Lines, read_parts
 from copass_verify.runs import Runs
-from copass_verify.trust import believe
+from copass_verify.signed import Seen, opener
+from copass_verify.trust import Trust, believe
 
 FAULTS_MAX = 1000
 
@@ -51,6 +53,7 @@ class Report:
     1000 they are only counted in `more`."""
 
     cities: list[CityReport] = field(default_factory=list)
+    excerpts: list[ExcerptReport] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
     more: int = 0
 
@@ -63,24 +66,6 @@ class Report:
             self.faults.append(fault)
         else:
             self.more += 1
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """A checkpoint that its city signed, and where it was found."""
-
-    checkpoint: Checkpoint
-    cosigned_by: tuple[str, ...]
-    source: str
-
-    @property
-    def time(self) -> float:
-        """When it was signed, as it says; 0 when it does not."""
-        for line in self.checkpoint.extra:
-            name, _, value = line.partition(" ")
-            if name == "time" and value.isdecimal() and len(value) < 16:
-                return float(value)
-        return 0.0
 
 
 def verify(
@@ -103,7 +88,8 @@ def verify(
     copies: dict[str, list[CityFiles]] = {}
     for bundle in bundles:
         for files in bundle.cities:
-            copies.setdefault(files.city, []).append(files)
+            if not files.excerpt:
+                copies.setdefault(files.city, []).append(files)
     trust = believe(bundles, pinned, lambda city, what: report.tell(Fault(city, None, None, what)))
     seen: dict[str, dict[int, Seen]] = {}
     own: dict[tuple[str, str], dict[int, Seen]] = {}
@@ -113,6 +99,7 @@ def verify(
             found = read_checkpoints(report, one, trust.logs[city], trust.cosigners)
             own[city, str(one.source)] = found
             merge(report, city, seen[city], found)
+    check_excerpts(report, bundles, trust, seen, cosigners_min)
     chains = trust.chains()
     ledgers = {}
     for city, parts in copies.items():
@@ -135,6 +122,35 @@ def verify(
     for fault in pair(ledgers):
         report.tell(fault)
     return report
+
+
+def check_excerpts(
+    report: Report,
+    bundles: Sequence[Bundle],
+    trust: Trust,
+    seen: dict[str, dict[int, Seen]],
+    cosigners_min: int,
+) -> None:
+    """Look at all excerpts; their checkpoints are held against those of the whole books."""
+    excerpts: list[Excerpt] = []
+    roots: dict[str, dict[int, Seen]] = {}
+    for files in (one for bundle in bundles for one in bundle.cities if one.excerpt):
+        chain = trust.logs[files.city]
+        excerpt = check_excerpt(files, chain, opener(chain, trust.cosigners, str(files.source)))
+        excerpts.append(excerpt)
+        report.excerpts.append(excerpt.report)
+        for fault in excerpt.faults:
+            report.tell(fault)
+        merge(
+            report, files.city, seen.get(files.city, roots.setdefault(files.city, {})),
+            excerpt.checkpoints,
+        )  # fmt: skip
+        count = len(excerpt.report.cosigned_by)
+        if count < cosigners_min:
+            what = f"{count} cities cosigned its last checkpoint, not {cosigners_min}"
+            report.tell(Fault(files.city, None, None, what))
+    for fault in pair_excerpts(excerpts):
+        report.tell(fault)
 
 
 def summary(
@@ -168,38 +184,18 @@ def read_checkpoints(
 ) -> dict[int, Seen]:
     """The checkpoints of a bundle that the city signed, by size; the others are faults."""
     city = files.city
-    keys = chain.verifiers()
-    others = {key for key in cosigners if key.name != chain.name}
+    open_signed = opener(chain, cosigners, str(files.source))
     found: dict[int, Seen] = {}
     for number, raw in enumerate(files.notes(), start=1):
         try:
-            note = open_note(raw, [*keys, *others])
-            checkpoint = parse_checkpoint(note.text)
-            signers = {signature.verifier for signature in note.signatures}
-            check_signer(checkpoint, chain, signers)
+            one = open_signed(raw)
         except (WrongNote, WrongCheckpoint) as error:
             report.tell(Fault(city, None, None, f"checkpoint {number}: {error}"))
             continue
-        cosigned = tuple(sorted({key.name for key in signers & others}))
-        one = Seen(checkpoint, cosigned, str(files.source))
-        merge(report, city, found, {checkpoint.size: one})
+        merge(report, city, found, {one.checkpoint.size: one})
     if not found:
         report.tell(Fault(city, None, None, "it signed no checkpoint"))
     return found
-
-
-def check_signer(checkpoint: Checkpoint, chain: Chain, signers: set[Verifier]) -> None:
-    """Raises WrongCheckpoint unless the log's key of that time signed, and no other key of it."""
-    size = checkpoint.size
-    signed_by = {chain.number_of(key.public_key) for key in signers if key.name == chain.name}
-    if checkpoint.origin != chain.name or not signed_by:
-        raise WrongCheckpoint(f"it is not signed by {chain.name}")
-    expected = chain.number_at(size)
-    for number in sorted(one for one in signed_by if one is not None):
-        if number < expected:
-            raise WrongCheckpoint(f"{size} entries are signed by key {number}, after its hand-over")
-        if number > expected:
-            raise WrongCheckpoint(f"{size} entries are signed by key {number}, before its time")
 
 
 def merge(report: Report, city: str, known: dict[int, Seen], found: Mapping[int, Seen]) -> None:
