@@ -1,1 +1,1 @@
-"""What runs beside a door: `reader`, the reader program, and `gateway`, for readers of other makes."""
+"""What runs beside a door: `reader`, the reader program; `gateway`, for readers of other makes."""
