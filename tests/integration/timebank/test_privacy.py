@@ -394,5 +394,6 @@ async def test_every_table_with_words_is_known_to_be_forgotten(bank: Any) -> Non
         "clearing_message",
         # Signed notes of the log: a city, a number, a hash.
         "log_checkpoint",
+        "log_halt",
         "log_seen",
     }

@@ -1,5 +1,5 @@
 """`python -m timebank migrate | api | worker | verify-books | bundle | import | dead-letters`, and
-what is done with a whole city: `rotate-key | lift-halt`."""
+what is done with a whole city: `rotate-key | lift-halt | export-city | import-city`."""
 
 import asyncio
 import gc

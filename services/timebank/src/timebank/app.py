@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from functools import partial
 
+import asyncpg
 import httpx
 from fastapi import FastAPI
 
@@ -23,6 +24,8 @@ from timebank.batcher import RUNNERS_MAX
 from timebank.board.exchanges.routes import router as exchanges_router
 from timebank.board.listings.routes import router as listings_router
 from timebank.board.worker import keep_board
+from timebank.cities.away import Away, look_around, on_away
+from timebank.cities.catching_up import keep_catching_up
 from timebank.clearing.agreements.routes import router as agreements_router
 from timebank.clearing.keys import Vault
 from timebank.clearing.routes import router as clearing_router
@@ -78,6 +81,7 @@ def create_app(settings: Settings | None = None, clock: Clock = utc_now) -> Fast
             app.state.ledger = Ledger(ledger_pool, clock)
             app.state.vault = vault_of(settings)
             app.state.overdue = timedelta(minutes=settings.overdue_minutes)
+            app.state.away = Away(pool)
             app.state.verifier = TokenVerifier(
                 issuer=settings.token_issuer,
                 audience=settings.service,
@@ -92,7 +96,7 @@ def create_app(settings: Settings | None = None, clock: Clock = utc_now) -> Fast
         await app.state.pool.fetchval("SELECT 1 FROM book LIMIT 1")
         return []
 
-    return create_edge(
+    app = create_edge(
         title="Copass time bank",
         version="1",
         description="One book per city, in integer minutes. What is posted stays.",
@@ -120,6 +124,8 @@ def create_app(settings: Settings | None = None, clock: Clock = utc_now) -> Fast
         ready=ready,
         direct=DIRECT,
     )
+    app.add_exception_handler(asyncpg.ObjectNotInPrerequisiteStateError, on_away)
+    return app
 
 
 def vault_of(settings: Settings) -> Vault | None:
@@ -154,6 +160,7 @@ async def run(settings: Settings, clock: Clock = utc_now) -> None:
         clearing: dict[str, Callable[[], Awaitable[None]]] = {}
         vault = vault_of(settings)
         recalled = asyncio.Event()
+        await look_around(pool, settings)
         if vault is not None:
             overdue = timedelta(minutes=settings.overdue_minutes)
             heard = consumers.clearing_handlers(vault, clock, overdue)
@@ -179,6 +186,7 @@ async def run(settings: Settings, clock: Clock = utc_now) -> None:
                     settings.overdue_minutes,
                 ),
                 "log-recall": partial(keep_recalled, settings, pool, recalled, clock),
+                "arrivals": partial(keep_catching_up, settings, pool, vault, clock),
             }
 
         async def ready() -> list[str]:

@@ -13,6 +13,7 @@ from common.db import Conn
 from common.events import Event
 from common.ids import new_id
 from timebank import service
+from timebank import store as ledger_store
 from timebank.clearing import rotation
 from timebank.clearing import service as clearing
 from timebank.clearing.handover import KEYS_MAX
@@ -135,7 +136,7 @@ def handlers(clock: Clock, serves: Callable[[str], bool] = lambda _: True) -> di
 
     async def on_city(conn: Conn, event: Event) -> None:
         city = CityChanged.model_validate(event.data)
-        if not serves(city.city_id):
+        if not serves(city.city_id) or await ledger_store.is_away(conn, city.city_id):
             return
         state = service.CityState(city.city_id, city.status, city.timezone, city.version)
         await service.apply_city(conn, state, clock(), new_id)
@@ -147,7 +148,7 @@ def handlers(clock: Clock, serves: Callable[[str], bool] = lambda _: True) -> di
         if member.status == "erased":
             # Before their accounts are closed. Nothing comes after it: whatever the version.
             await privacy.forget(conn, member.member_id, clock())
-        if not serves(member.city_id):
+        if not serves(member.city_id) or await ledger_store.is_away(conn, member.city_id):
             return
         state = service.MemberState(member.member_id, member.city_id, member.status, member.version)
         await service.apply_member(conn, state, clock(), new_id)

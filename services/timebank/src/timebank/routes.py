@@ -150,7 +150,11 @@ def to_actor(principal: Principal) -> Actor:
 
 
 async def current_actor(request: Request, principal: CurrentPrincipal) -> Actor:
-    """Who asks; noted first of whoever may see more than their own."""
+    """Who asks; noted first of whoever may see more than their own.
+
+    Raises Problem 421 when their city's book has moved to another time bank.
+    """
+    await request.app.state.away.check(principal.city)
     await note_look(request, principal)
     return to_actor(principal)
 

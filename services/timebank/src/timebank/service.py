@@ -13,6 +13,7 @@ from common.db import Conn, Pool
 from common.logging import get_logger
 from timebank import events, store
 from timebank.batcher import Batcher
+from timebank.cities import away
 from timebank.domain import (
     COMMON_FLOORS,
     Account,
@@ -74,9 +75,15 @@ class Ledger:
         """Post a transfer, or find that it was posted before, or say why not.
 
         When it returns a transfer, that transfer is committed. Raises asyncpg or connection errors
-        when the database is away: the same request may then be sent again.
+        when the database is away: the same request may then be sent again. Raises Problem when the
+        city's book moves, or has moved, to another time bank.
         """
-        outcome = await self._batcher.submit(Submission(request, telemetry.current_traceparent()))
+        try:
+            outcome = await self._batcher.submit(
+                Submission(request, telemetry.current_traceparent())
+            )
+        except asyncpg.ObjectNotInPrerequisiteStateError as error:
+            raise away.problem_of(error) or error from error
         return outcome if isinstance(outcome, Rejected) else outcome.transfer
 
     async def close(self) -> None:

@@ -43,6 +43,9 @@ class Book:
     sum_minutes: int
 
 
+# What time does to a city, and what it says by itself, happens where its book is kept.
+HERE = "city_id NOT IN (SELECT city_id FROM book WHERE place <> 'here')"
+
 SELECT_ACCOUNT = (
     "SELECT account_id, city_id, kind, owner_id, status, floor_minutes, balance_minutes, version,"
     " ceiling_minutes, held_minutes, posted_at FROM account"
@@ -237,10 +240,12 @@ async def save_transfers(
 
 
 async def open_book(conn: Conn, city_id: str, now: datetime) -> bool:
-    """Open a city's book. False when it is open already, also by a transaction just ended."""
+    """Open a city's book. False when it is open already, also by a transaction just ended; and when
+    it has moved to another time bank."""
     opened = await conn.fetchval(
         "INSERT INTO book (city_id, status, city_version, opened_at) VALUES ($1, 'active', 0, $2)"
-        " ON CONFLICT DO NOTHING RETURNING true",
+        " ON CONFLICT (city_id) DO UPDATE SET place = 'here', opened_at = EXCLUDED.opened_at"
+        "  WHERE book.place = 'elsewhere' RETURNING true",
         city_id,
         now,
     )
@@ -248,7 +253,18 @@ async def open_book(conn: Conn, city_id: str, now: datetime) -> bool:
 
 
 async def has_book(conn: Conn, city_id: str) -> bool:
-    found = await conn.fetchval("SELECT true FROM book WHERE city_id = $1", city_id)
+    """Whether the city's book is kept here, and has not moved to another time bank."""
+    found = await conn.fetchval(
+        "SELECT true FROM book WHERE city_id = $1 AND place = 'here'", city_id
+    )
+    return found is True
+
+
+async def is_away(conn: Conn, city_id: str) -> bool:
+    """Whether the city's book was here, and moves or has moved to another time bank."""
+    found = await conn.fetchval(
+        "SELECT true FROM book WHERE city_id = $1 AND place IN ('moving', 'moved')", city_id
+    )
     return found is True
 
 

@@ -66,13 +66,18 @@ async def verify_books(dsn: str) -> list[CityReport]:
     connection = await db.connect(dsn, name="timebank-verify")
     try:
         async with connection.transaction(isolation="repeatable_read", readonly=True):
-            totals = await store.book_totals(connection)
-            transfers = await store.verify_transfers(connection)
-            accounts = await store.verify_accounts(connection)
-            holds = await store.verify_holds(connection)
-            given = await contributions.verify_contributions(connection)
+            return await reports_of(connection)
     finally:
         await connection.close(timeout=5)
+
+
+async def reports_of(connection: Conn) -> list[CityReport]:
+    """All books, as one transaction sees them."""
+    totals = await store.book_totals(connection)
+    transfers = await store.verify_transfers(connection)
+    accounts = await store.verify_accounts(connection)
+    holds = await store.verify_holds(connection)
+    given = await contributions.verify_contributions(connection)
     return [
         CityReport(
             city_id=row["city_id"],

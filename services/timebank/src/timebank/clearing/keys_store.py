@@ -10,6 +10,7 @@ import orjson
 
 from common.db import Conn
 from timebank.clearing.handover import Chain, Handover
+from timebank.store import HERE
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +110,8 @@ async def add_alarm(
 async def cities_bound_to(conn: Conn, peer_city_id: str) -> list[str]:
     """Our cities with an agreement with this one, in the order in which they are to be locked."""
     rows = await conn.fetch(
-        "SELECT city_id FROM agreement WHERE peer_city_id = $1 ORDER BY city_id", peer_city_id
+        f"SELECT city_id FROM agreement WHERE peer_city_id = $1 AND {HERE} ORDER BY city_id",  # noqa: S608 - a constant
+        peer_city_id,
     )
     return [row["city_id"] for row in rows]
 

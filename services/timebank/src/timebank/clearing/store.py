@@ -11,6 +11,7 @@ import asyncpg
 from common.db import Conn
 from timebank.clearing.domain import Decision, Outgoing, Prepare, RefusalReason
 from timebank.clearing.messages import Message
+from timebank.store import HERE
 
 Row = asyncpg.Record
 
@@ -55,8 +56,10 @@ class Reversal:
 
 async def cities_without_key(conn: Conn) -> list[str]:
     rows = await conn.fetch(
-        "SELECT city_id FROM book WHERE NOT EXISTS"
-        " (SELECT FROM city_key WHERE city_key.city_id = book.city_id) ORDER BY city_id"
+        "SELECT city_id FROM book WHERE place = 'here' AND NOT EXISTS"
+        " (SELECT FROM city_key WHERE city_key.city_id = book.city_id) AND NOT EXISTS"
+        # One with a key has a book: in another time bank.
+        " (SELECT FROM peer_city WHERE peer_city.city_id = book.city_id) ORDER BY city_id"
     )
     return [row["city_id"] for row in rows]
 
@@ -201,8 +204,8 @@ async def save_answer(
 async def lock_due(conn: Conn, now: datetime, limit: int) -> list[Departure]:
     """Transfers to be asked about, locked; those that another process looks at are its own."""
     rows = await conn.fetch(
-        f"{SELECT_OUT} WHERE state = 'sent' AND query_at <= $1 ORDER BY query_at LIMIT $2"
-        " FOR UPDATE SKIP LOCKED",
+        f"{SELECT_OUT} WHERE state = 'sent' AND query_at <= $1 AND {HERE}"
+        " ORDER BY query_at LIMIT $2 FOR UPDATE SKIP LOCKED",
         now,
         limit,
     )

@@ -8,6 +8,7 @@ import asyncpg
 from common.db import Conn
 from timebank.domain import Account
 from timebank.holds.domain import Hold
+from timebank.store import HERE
 
 SELECT_HOLD = (
     "SELECT hold_id, city_id, from_account, to_account, minutes, memo, requested_by, created_at,"
@@ -85,7 +86,8 @@ async def list_holds(
 async def list_due(conn: Conn, now: datetime, limit: int) -> list[Hold]:
     """Open holds whose time has come, the longest due first."""
     rows = await conn.fetch(
-        f"{SELECT_HOLD} WHERE status = 'open' AND expires_at <= $1 ORDER BY expires_at LIMIT $2",
+        f"{SELECT_HOLD} WHERE status = 'open' AND expires_at <= $1 AND {HERE}"
+        " ORDER BY expires_at LIMIT $2",
         now,
         limit,
     )

@@ -5,7 +5,7 @@ said by ourselves and by those who cosigned it.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -15,7 +15,7 @@ from aiokafka import AIOKafkaConsumer
 from common import kafka
 from common.clock import Clock, utc_now
 from common.db import Conn, Pool
-from common.events import MalformedEvent, from_message
+from common.events import Event, MalformedEvent, from_message
 from common.logging import get_logger
 from common.settings import ServiceSettings
 from timebank.clearing.rotation import hear_keys
@@ -23,6 +23,8 @@ from timebank.events import CHECKPOINTS, CITY_KEYS, COSIGNATURES
 from timebank.log.cosigning import hear_of_own
 
 IDLE_MS = 500
+
+Take = Callable[[str, Event], Awaitable[None]]
 
 log = get_logger(__name__)
 
@@ -76,35 +78,45 @@ async def read_topics(settings: ServiceSettings) -> list[Told]:
 
     Raises KafkaError or TimeoutError when the broker does not answer.
     """
+    found: dict[tuple[str, str], Told] = {}
+
+    async def keep(topic: str, event: Event) -> None:
+        says = "public_key" if topic == CITY_KEYS.name else "note"
+        if isinstance(event.data.get("city_id"), str) and isinstance(event.data.get(says), str):
+            found[topic, event.subject] = Told(topic, event.data)
+
     topics = (CITY_KEYS.name, CHECKPOINTS.name, COSIGNATURES.name)
-    await kafka.wait_for_topics(settings, topics)
-    consumer = kafka.make_consumer(settings, *topics, fetch_wait_ms=IDLE_MS // 2)
-    found: dict[tuple[str, bytes | None], Told] = {}
-    try:
-        async with asyncio.timeout(kafka.SEND_TIMEOUT_S):
-            await consumer.start()
-        while not await read_some(consumer, settings.kafka_topic_prefix, found):
-            continue
-    finally:
-        await kafka.stop(consumer)
+    await read_from_start(settings, topics, keep)
     return list(found.values())
 
 
-async def read_some(
-    consumer: AIOKafkaConsumer, prefix: str, found: dict[tuple[str, bytes | None], Told]
-) -> bool:
+async def read_from_start(settings: ServiceSettings, topics: Sequence[str], take: Take) -> None:
+    """Give all that topics hold to `take`, each partition in its order; what is no event is left
+    out. No group's place changes.
+
+    Raises KafkaError or TimeoutError when the broker does not answer, and what `take` raises.
+    """
+    await kafka.wait_for_topics(settings, topics)
+    consumer = kafka.make_consumer(settings, *topics, fetch_wait_ms=IDLE_MS // 2)
+    try:
+        async with asyncio.timeout(kafka.SEND_TIMEOUT_S):
+            await consumer.start()
+        while not await read_some(consumer, settings.kafka_topic_prefix, take):
+            continue
+    finally:
+        await kafka.stop(consumer)
+
+
+async def read_some(consumer: AIOKafkaConsumer, prefix: str, take: Take) -> bool:
     """Take in what comes; whether that was all there is."""
     batches = await consumer.getmany(timeout_ms=IDLE_MS)
     for partition, records in batches.items():
         for record in records:
             try:
-                data = from_message(record.value, record.headers).data
+                event = from_message(record.value, record.headers)
             except MalformedEvent:
                 continue
-            topic = partition.topic.removeprefix(prefix)
-            says = "public_key" if topic == CITY_KEYS.name else "note"
-            if isinstance(data.get("city_id"), str) and isinstance(data.get(says), str):
-                found[topic, record.key] = Told(topic, data)
+            await take(partition.topic.removeprefix(prefix), event)
     if batches:
         return False
     async with asyncio.timeout(kafka.SEND_TIMEOUT_S):

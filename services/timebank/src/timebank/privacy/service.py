@@ -1,5 +1,6 @@
 """All that is kept of a member, gathered; and how they are forgotten, noun by noun."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -8,6 +9,7 @@ from uuid import UUID
 from common import idempotency
 from common.db import Conn
 from common.problems import Problem
+from timebank import store as ledger_store
 from timebank.board import service as board
 from timebank.board import store as board_store
 from timebank.board.listings import service as listings
@@ -76,15 +78,26 @@ async def forget(conn: Conn, member_id: UUID, now: datetime) -> None:
     """
     if member_id not in await pledges.lock_members(conn, [member_id]):
         return
+    member = await ledger_store.find_member(conn, member_id)
+    await store.allow_forgetting(conn)
+    if member is not None and await ledger_store.is_away(conn, member.city_id):
+        # What runs ends where their city's book is now; here its words go.
+        await forget_words(conn, member_id, await store.list_account_ids(conn, member_id))
+        return
     await contributions.withdraw_member(conn, member_id, now)
     await forget_pledged_skills(conn, member_id, now)
     await forget_board(conn, member_id, now)
     accounts = await store.list_account_ids(conn, member_id)
     for hold_id in await store.list_open_holds(conn, accounts):
         await free(conn, hold_id, now)
+    await forget_words(conn, member_id, accounts)
+
+
+async def forget_words(conn: Conn, member_id: UUID, accounts: Sequence[UUID]) -> None:
+    """Take away what was written, noun by noun."""
     await store.forget_memos(conn, member_id, accounts)
-    for forget_words in FORGETS:
-        await forget_words(conn, member_id)
+    for forget_of in FORGETS:
+        await forget_of(conn, member_id)
     await idempotency.forget(conn, caller=str(member_id), ids=[member_id, *accounts])
 
 

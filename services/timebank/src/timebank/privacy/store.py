@@ -50,6 +50,11 @@ async def export_of(
     return {name: [dict(row) for row in rows] for name, rows in found.items()}
 
 
+async def allow_forgetting(conn: Conn) -> None:
+    """Until the transaction ends, words may go also from the book of a city that has moved."""
+    await conn.execute("SELECT set_config('timebank.forgets', 'on', true)")
+
+
 async def list_open_holds(conn: Conn, account_ids: Sequence[UUID]) -> list[UUID]:
     """The open holds that give or receive there."""
     rows = await conn.fetch(

@@ -9,6 +9,7 @@ from uuid import UUID
 from common.db import Conn
 from common.export import read_tables
 from timebank.pledges.domain import Exemption
+from timebank.store import HERE
 
 
 async def add_history(
@@ -60,7 +61,8 @@ async def save_due(conn: Conn, member_id: UUID, days: Sequence[tuple[str, date]]
 async def list_due(conn: Conn, now: datetime, limit: int) -> list[UUID]:
     """Members to look at, the longest due first."""
     rows = await conn.fetch(
-        "SELECT member_id FROM standing_due WHERE due_at <= $1 ORDER BY due_at LIMIT $2",
+        "SELECT member_id FROM standing_due JOIN member USING (member_id)"  # noqa: S608 - a constant
+        f" WHERE due_at <= $1 AND {HERE} ORDER BY due_at LIMIT $2",
         now,
         limit,
     )

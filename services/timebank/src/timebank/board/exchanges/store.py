@@ -9,6 +9,7 @@ import asyncpg
 
 from common.db import Conn
 from timebank.board.exchanges.domain import Exchange, Party
+from timebank.store import HERE
 
 COLUMNS = (
     "listing_id",
@@ -183,7 +184,7 @@ async def list_running_of(conn: Conn, member_id: UUID) -> list[Exchange]:
 async def list_unanswered(conn: Conn, before: datetime, limit: int) -> list[Exchange]:
     """Requests that wait since before an instant, the oldest first."""
     rows = await conn.fetch(
-        f"{SELECT_EXCHANGE} WHERE status = 'requested' AND created_at <= $1"
+        f"{SELECT_EXCHANGE} WHERE status = 'requested' AND created_at <= $1 AND {HERE}"
         " ORDER BY created_at LIMIT $2",
         before,
         limit,
@@ -199,7 +200,7 @@ async def tell_late(conn: Conn, now: datetime, limit: int) -> list[Exchange]:
     rows = await conn.fetch(
         "UPDATE exchange SET late_told_at = $1 WHERE exchange_id IN ("  # noqa: S608 - constant names
         " SELECT e.exchange_id FROM exchange e JOIN book b USING (city_id)"
-        " WHERE e.status = 'handed_over' AND e.late_told_at IS NULL"
+        " WHERE e.status = 'handed_over' AND e.late_told_at IS NULL AND b.place = 'here'"
         " AND e.until_on < ($1::timestamptz AT TIME ZONE b.timezone)::date"
         " ORDER BY e.until_on LIMIT $2 FOR NO KEY UPDATE OF e SKIP LOCKED)"
         f" RETURNING {', '.join(ALL)}",

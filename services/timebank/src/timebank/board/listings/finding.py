@@ -16,6 +16,7 @@ from common.db import Conn
 from timebank.board.listings.domain import Listing
 from timebank.board.listings.store import SELECT_COLUMNS, to_listing
 from timebank.board.search import SIMILAR_FROM, needed
+from timebank.store import HERE
 
 EARTH_RADIUS_M = 6_371_000.0
 METRES_PER_DEGREE = 111_320.0
@@ -96,6 +97,7 @@ def visible_to(query: Query, viewer: Viewer, now: datetime) -> list[str]:
     )
     return [
         "l.status = 'open'",
+        f"l.{HERE}",
         f"(l.visibility = 'federation' OR l.city_id = {query.mark(viewer.city_id)})",
         "(l.quantity IS NULL OR l.taken < l.quantity)",
         f"(l.available_until IS NULL OR l.available_until >= {today})",

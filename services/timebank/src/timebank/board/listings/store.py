@@ -161,7 +161,7 @@ async def list_ended(conn: Conn, now: datetime, limit: int) -> list[UUID]:
     """Open listings whose last day is past in their city."""
     rows = await conn.fetch(
         "SELECT l.listing_id FROM listing l JOIN book b USING (city_id)"
-        " WHERE l.status = 'open'"
+        " WHERE l.status = 'open' AND b.place = 'here'"
         " AND l.available_until < ($1::timestamptz AT TIME ZONE b.timezone)::date"
         " ORDER BY l.available_until LIMIT $2",
         now,
