@@ -13,6 +13,82 @@ KEY = "00112233445566778899aabbccddeeff" * 2
 STATES = {"accept": "active", "suspend": "suspended", "resume": "active", "end": "ended"}
 
 
+def audits() -> dict[str, Any]:
+    """What an auditor finds: one transfer late, one by night, one question of their own."""
+    then = "2026-11-20T03:10:00Z"
+    transfer_id = "0192f000-0000-7000-8000-0000000000fc"
+    pair = {"city_id": "nantes", "peer_city_id": "rennes"}
+    moment = {"at": then, "in_transit_minutes": 30}
+    return {
+        "in-transit": {
+            "items": [
+                {
+                    **pair,
+                    "transfer_id": transfer_id,
+                    "minutes": 30,
+                    "sent_at": then,
+                    "age_seconds": 93_700,
+                    "overdue": True,
+                    "queries": 4,
+                }
+            ],
+            "next": None,
+        },
+        "anomalies": {
+            "crossings": 61,
+            "items": [
+                {
+                    "rule": "unusual_size",
+                    "from_city": "nantes",
+                    "to_city": "rennes",
+                    "at": then,
+                    "reason": "600 minutes.",
+                    "figures": {"minutes": 600, "median": 60, "transfers": 60},
+                    "transfers": 1,
+                    "transfer_ids": [transfer_id],
+                },
+                {
+                    "rule": "of_tomorrow",
+                    "from_city": "nantes",
+                    "to_city": "rennes",
+                    "at": then,
+                    "reason": "A rule <newer> than this page.",
+                    "figures": {},
+                    "transfers": 1,
+                    "transfer_ids": [transfer_id],
+                },
+            ],
+        },
+        "looks": {
+            "items": [
+                {
+                    "looked_at": then,
+                    "actor_id": "0192f000-0000-7000-8000-0000000000c1",
+                    "role": "auditor",
+                    "city_id": "nantes",
+                    "path": "/v1/clearing/positions",
+                }
+            ],
+            "next": None,
+        },
+        "statement": {
+            "opening": {**moment, "balance_minutes": 0},
+            "closing": {**moment, "balance_minutes": -90},
+            "items": [
+                {
+                    "posted_at": then,
+                    "kind": "arrival",
+                    "minutes": -90,
+                    "balance_minutes": -90,
+                    "clearing_id": transfer_id,
+                    "log_index": 12,
+                }
+            ],
+            "next": "1",
+        },
+    }
+
+
 @dataclass
 class FakeClearing:
     """What one city, nantes, agreed with others, and what crossed."""
@@ -23,6 +99,7 @@ class FakeClearing:
     changes: list[dict[str, Any]] = field(default_factory=list)
     positions: list[dict[str, Any]] = field(default_factory=list)
     reversal: dict[str, Any] = field(default_factory=dict)
+    audits: dict[str, Any] = field(default_factory=audits)
     asked: list[tuple[str, dict[str, str]]] = field(default_factory=list)
     bodies: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     keys: list[str] = field(default_factory=list)
@@ -32,7 +109,7 @@ class FakeClearing:
 
     def answer(self, request: httpx.Request) -> httpx.Response | None:
         path, asked = request.url.path, request.url.params
-        if not path.startswith(("/v1/clearing", "/v1/agreements")):
+        if not path.startswith(("/v1/clearing", "/v1/agreements", "/v1/audit")):
             return None
         if self.away:
             return httpx.Response(503)
@@ -56,6 +133,10 @@ class FakeClearing:
             "/v1/clearing/positions": self.positions,
             "/v1/agreements": self.agreements,
         }
+        if path.startswith("/v1/audit/exports/"):
+            return httpx.Response(200, content=b"PK", headers={"content-type": "application/zip"})
+        if path.startswith("/v1/audit/"):
+            return httpx.Response(200, json=self.audits[path.rpartition("/")[2]])
         if path in lists:
             wanted = {n: asked[n] for n in ("city_id", "peer_city_id") if n in asked}
             return listed([x for x in lists[path] if wanted.items() <= x.items()], asked)

@@ -39,6 +39,9 @@ async def test_the_pages_are_not_for_members(
         "/cities/with/rennes",
         "/cities/with/rennes/transfers",
         "/cities/positions",
+        "/cities/audit",
+        "/cities/audit/pair?city=nantes&peer=rennes",
+        "/cities/audit/files?table=crossings",
     ):
         assert (await member.get(path)).status_code == 403, path
     assert 'href="/cities"' not in (await member.get("/time")).text
@@ -337,3 +340,39 @@ async def test_books_that_disagree_are_pointed_out(
     network.clearing.add_position("nantes", "rennes", clearing_minutes=theirs)
     page = (await steward.get("/cities/positions")).text
     assert ("the two books disagree" in page) is wrong
+
+
+@pytest.mark.parametrize("roles", [["federation_admin"]])
+async def test_what_is_odd_is_said_with_its_reason_and_who_looked_is_shown(
+    steward: httpx.AsyncClient, network: FakeNetwork
+) -> None:
+    network.clearing.add_position()
+    page = (await steward.get("/cities/audit?days=90&city=nantes")).text
+    for text in (
+        "10 h at once, while half of the 60 transfers before it were of 1 h or less.",
+        "A rule &lt;newer&gt; than this page.",
+        "Nantes with Rennes",
+        "26 h",
+        "/v1/clearing/positions",
+    ):
+        assert text in page, text
+    asked = {path: params for path, params in network.clearing.asked if "/audit/" in path}
+    assert asked["/v1/audit/in-transit"]["city_id"] == "nantes"
+    assert asked["/v1/audit/anomalies"]["from"].startswith("2026-08-")
+    pair = (await steward.get("/cities/audit/pair?city=nantes&peer=rennes")).text
+    assert "− 1 h 30" in pair
+    assert '<td class="number">12</td>' in pair
+    assert "cursor=1" in pair
+    file = await steward.get("/cities/audit/files?table=crossings&format=parquet&city=nantes")
+    assert file.content == b"PK"
+    assert "copass-crossings-" in file.headers["content-disposition"]
+    assert (await steward.get("/cities/audit/files?table=members")).status_code == 404
+
+
+@pytest.mark.parametrize("roles", [["steward"]])
+async def test_a_steward_audits_their_own_city_only(
+    steward: httpx.AsyncClient, network: FakeNetwork
+) -> None:
+    assert (await steward.get("/cities/audit?city=lyon")).status_code == 200
+    asked = [params for path, params in network.clearing.asked if "/audit/" in path]
+    assert {params["city_id"] for params in asked} == {"nantes"}

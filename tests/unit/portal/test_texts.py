@@ -47,10 +47,12 @@ FAMILIES = (
     "erase.",
     "standing.",
     "crossing.state_",
+    "audit.",
     "crossing.because_",
     "agreement.state_",
     "agreement.change_",
     "agreement.do_",
+    "guest.is_",
 )
 
 
