@@ -76,8 +76,8 @@ models: ## Install Spin for the tests of the models (docs/models.md), where ther
 test-kafka: $(STAMP) kafka ## The tests that use a broker, with Apache Kafka
 	@cd "$(ROOT)" && KAFKA=apache "$(RUN)" -m pytest -q -n $(WORKERS) --dist loadfile --only-kafka tests/integration tests/faults $(ARGS)
 
-test-faults: $(STAMP) ## Tests that kill real processes
-	@cd "$(ROOT)" && "$(RUN)" -m pytest -q tests/faults $(ARGS)
+test-faults: $(STAMP) ## A smoke of the tests that kill real processes; FULL=1 for all of them
+	@cd "$(ROOT)" && "$(RUN)" -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder tests/faults $(ARGS)
 
 lint: $(STAMP) ## Style, types, imports, migrations
 	@cd "$(ROOT)" && "$(VENV)/bin/ruff" check $(CODE) && "$(VENV)/bin/ruff" format --check $(CODE)

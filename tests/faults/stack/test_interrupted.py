@@ -22,6 +22,7 @@ def end(process: "subprocess.Popen[str]") -> str:
     return said
 
 
+@pytest.mark.whole
 def test_ctrl_c_at_each_step_leaves_nothing_and_the_next_start_goes_on(copass: Copass) -> None:
     """One folder through all of it: each start finds what the one before left half-done."""
     moments = ("PostgreSQL", "databases", "migrations", "services", "demo network")
@@ -45,7 +46,10 @@ def test_ctrl_c_at_each_step_leaves_nothing_and_the_next_start_goes_on(copass: C
     copass.nothing_runs()
 
 
-@pytest.mark.parametrize("after_s", [0.0, 0.3, 0.6, 1.0, 1.5, 2.5])
+@pytest.mark.parametrize(
+    "after_s",
+    [0.6, *(pytest.param(after_s, marks=pytest.mark.whole) for after_s in (0, 0.3, 1, 1.5, 2.5))],
+)
 def test_ctrl_c_after_any_time(copass: Copass, after_s: float) -> None:
     process = copass.begin("up")
     time.sleep(after_s)
@@ -55,6 +59,7 @@ def test_ctrl_c_after_any_time(copass: Copass, after_s: float) -> None:
     copass.nothing_runs()
 
 
+@pytest.mark.whole
 def test_ctrl_c_stops_a_running_network(copass: Copass) -> None:
     process = copass.begin("up")
     read_until(process, "Ctrl-C stops it")
@@ -64,6 +69,7 @@ def test_ctrl_c_stops_a_running_network(copass: Copass) -> None:
     assert not (copass.home / "run.json").exists()
 
 
+@pytest.mark.whole
 def test_a_closed_terminal_stops_a_running_network(copass: Copass) -> None:
     process = copass.begin("up")
     read_until(process, "Ctrl-C stops it")
@@ -72,6 +78,7 @@ def test_a_closed_terminal_stops_a_running_network(copass: Copass) -> None:
     copass.nothing_runs(within_s=STOPPED_WITHIN_S)
 
 
+@pytest.mark.whole
 def test_kill_9_of_the_supervisor_leaves_no_orphan_and_up_starts_again(copass: Copass) -> None:
     assert copass.run("up", "--detach").returncode == 0
     run = json.loads((copass.home / "run.json").read_text())
@@ -89,6 +96,7 @@ def test_kill_9_of_the_supervisor_leaves_no_orphan_and_up_starts_again(copass: C
     assert copass.run("status").returncode == 3
 
 
+@pytest.mark.whole
 def test_a_supervisor_that_hangs_is_killed_with_all_it_runs(
     copass: Copass, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -102,6 +110,7 @@ def test_a_supervisor_that_hangs_is_killed_with_all_it_runs(
     copass.nothing_runs()
 
 
+@pytest.mark.whole
 def test_two_starts_at_once_make_one_network(copass: Copass) -> None:
     first, second = (copass.begin("up", "--detach") for _ in range(2))
     said = [one.communicate(timeout=240)[0] for one in (first, second)]
@@ -111,6 +120,7 @@ def test_two_starts_at_once_make_one_network(copass: Copass) -> None:
     copass.nothing_runs()
 
 
+@pytest.mark.whole
 def test_every_process_killed_is_started_again(copass: Copass) -> None:
     assert copass.run("up", "--detach").returncode == 0
     before = json.loads((copass.home / "run.json").read_text())["pids"]

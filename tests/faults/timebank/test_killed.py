@@ -97,6 +97,7 @@ async def test_an_import_killed_again_and_again_takes_each_row_in_once(
     await assert_sound(bank)
 
 
+@pytest.mark.whole
 async def test_a_worker_killed_while_it_expires_holds_ends_each_once(
     bank: Any, begin: Any, ports: Any, log: Path
 ) -> None:

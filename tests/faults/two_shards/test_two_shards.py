@@ -161,7 +161,7 @@ PLANS = {
 }
 
 
-@pytest.mark.skipif(not FULL, reason="FULL=1 tries the checks on planted bugs")
+@pytest.mark.whole
 @pytest.mark.parametrize("bug", BUGS)
 async def test_the_checks_see_a_bug_that_was_planted(bug: str, tmp_path: Path) -> None:
     """A check that never was red counts for nothing."""
