@@ -31,6 +31,7 @@ COLOURED = (
     "/cities/positions",
     "/notices",
     "/me/erase",
+    "/co-pass/guests",
 )
 # What a thumb must hit, and so is 44 pixels high at least.
 TOUCHED = "button, .button, nav a, input:not([type=hidden], [type=radio], [type=checkbox])"
@@ -67,6 +68,9 @@ MEMBER_PAGES = (
     "/notices/preferences",
     "/me",
     "/me/erase",
+    "/co-pass/phone",
+    "/co-pass/guests",
+    "/pass/",
 )
 
 

@@ -14,6 +14,7 @@ from fake_board import FakeBoard
 from fake_clearing import FakeClearing
 from fake_hours import FakeHours
 from fake_news import FakeNews, export
+from fake_passes import FakePasses
 from fake_promises import FakePromises
 
 from portal.settings import PortalSettings
@@ -54,6 +55,7 @@ class FakeNetwork:
     board: FakeBoard = field(default_factory=FakeBoard)
     promises: FakePromises = field(default_factory=FakePromises)
     clearing: FakeClearing = field(default_factory=FakeClearing)
+    passes: FakePasses = field(default_factory=lambda: FakePasses(PASSWORD))
 
     async def answer(self, request: httpx.Request) -> httpx.Response:
         service = request.url.host
@@ -120,8 +122,9 @@ class FakeNetwork:
             return listed(self.cities, request.url.params)
         if path.startswith("/v1/cities/"):
             return httpx.Response(200, json={"timezone": "Europe/Paris"})
-        if (answer := self.news.answer(request)) is not None:
-            return answer
+        for part in (self.news, self.passes):
+            if (answer := part.answer(request)) is not None:
+                return answer
         if path == "/v1/cards":
             return httpx.Response(200, json={"items": self.cards, "next": None})
         if block := re.fullmatch(r"/v1/cards/(.+)/block", path):

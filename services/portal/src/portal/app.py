@@ -17,6 +17,7 @@ from common.clock import Clock, utc_now
 from common.logging import get_logger
 from common.web import Edge, health_router
 from portal import __version__
+from portal.audit import routes as audit
 from portal.board import exchanges, listings, search
 from portal.cities import CityZones
 from portal.clearing import cities, positions
@@ -26,6 +27,7 @@ from portal.me import routes as me
 from portal.network import Network, Refused, Unavailable, make_http
 from portal.notices import routes as notices
 from portal.overview import OverviewCache
+from portal.passes import routes as passes
 from portal.pledges import routes as pledges
 from portal.routes import router
 from portal.session import FormTokens, Seal
@@ -110,11 +112,13 @@ def create_app(
         clearing,
         cities,
         positions,
+        audit,
         contributions,
         pledges,
         solidarity,
         notices,
         me,
+        passes,
         search,
         exchanges,
         listings,
@@ -149,7 +153,9 @@ class Static(StaticFiles):
 
 
 class SafeHeaders:
-    """On every answer, also on errors: nothing inline, nothing foreign, no frames."""
+    """On every answer, also on errors: nothing inline, nothing foreign, no frames. A page that says
+    more of itself keeps its word.
+    """
 
     def __init__(self, app: ASGIApp, *, secure: bool) -> None:
         self.app = app
@@ -160,10 +166,10 @@ class SafeHeaders:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [
-                    *message.get("headers", []),
-                    *((k.lower().encode(), v.encode()) for k, v in self.headers.items()),
-                ]
+                said = message.get("headers", [])
+                own = {name for name, _ in said}
+                ours = ((k.lower().encode(), v.encode()) for k, v in self.headers.items())
+                message["headers"] = [*said, *(pair for pair in ours if pair[0] not in own)]
             await send(message)
 
         await self.app(scope, receive, send_with_headers)

@@ -35,6 +35,7 @@ class Me(View):
     city_id: str | None
     display_name: str
     roles: list[str]
+    places: dict[UUID, str] = {}
 
 
 class Card(View):
@@ -42,6 +43,7 @@ class Card(View):
     status: Literal["active", "blocked", "replaced"]
     label: str = ""
     uid_tail: str = ""
+    type: str = "uid"
     created_at: AwareDatetime | None = None
 
 
