@@ -1,20 +1,25 @@
-"""A real MQTT broker that knows logins, and gives each the rights that the gateway names."""
+"""A real MQTT broker that knows logins, and gives each the rights that the gateway names: mosquitto
+where it is installed, else amqtt. A login's password is its name, reversed."""
 
+import asyncio
+import getpass
+import shutil
+import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
+from access_world import until
 from amqtt.broker import Broker
 from amqtt.contexts import Action
 from amqtt.plugins.base import BaseAuthPlugin, BaseTopicPlugin
 from amqtt.session import Session
 
-Rights = dict[str, tuple[list[str], list[str]]]
+from copass_edge.gateway.rights import Rights, mosquitto_acl
 
 
 class Logins(BaseAuthPlugin):
-    """A login's password is its name, reversed."""
-
     async def authenticate(self, *, session: Session) -> bool:
         return bool(session.username) and session.password == str(session.username)[::-1]
 
@@ -37,7 +42,11 @@ class Topics(BaseTopicPlugin):
 
 
 @asynccontextmanager
-async def broker(port: int, rights: Rights) -> AsyncIterator[None]:
+async def broker(port: int, rights: Rights, folder: Path) -> AsyncIterator[None]:
+    if shutil.which("mosquitto") and shutil.which("mosquitto_passwd"):
+        async with mosquitto(port, rights, folder):
+            yield
+        return
     here = Logins.__module__
     running = Broker(
         {
@@ -50,3 +59,37 @@ async def broker(port: int, rights: Rights) -> AsyncIterator[None]:
         yield
     finally:
         await running.shutdown()
+
+
+@asynccontextmanager
+async def mosquitto(port: int, rights: Rights, folder: Path) -> AsyncIterator[None]:
+    passwords, acl = folder / "passwords", folder / "acl"
+    passwords.write_text("".join(f"{login}:{login[::-1]}\n" for login in rights))
+    hashing = await asyncio.create_subprocess_exec("mosquitto_passwd", "-U", passwords)
+    assert await hashing.wait() == 0
+    acl.write_text(mosquitto_acl(rights))
+    (folder / "mosquitto.conf").write_text(
+        f"user {getpass.getuser()}\nlistener {port} 127.0.0.1\nallow_anonymous false\n"
+        f"password_file {passwords}\nacl_file {acl}\n"
+    )
+    process = await asyncio.create_subprocess_exec(
+        "mosquitto", "-c", folder / "mosquitto.conf", stderr=subprocess.DEVNULL
+    )
+
+    async def listens() -> bool:
+        assert process.returncode is None, "mosquitto ended"
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+        except OSError:
+            return False
+        writer.close()
+        await writer.wait_closed()
+        return True
+
+    try:
+        await until(listens)
+        yield
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        await process.wait()

@@ -83,7 +83,7 @@ users = "front.cards"
     # Somebody has full rights at this broker, and left open commands lying there.
     everything = sorted({topic for reads, writes in logins.values() for topic in reads + writes})
     logins["mallory"] = (everything, everything)
-    async with broker(unused_port, logins):
+    async with broker(unused_port, logins, tmp_path):
         opened = b'{"request_ok":true,"is_valid":true,"level":3,"name":"x"}'
         old = [
             ("machine/12/reply", opened),

@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from copass_edge.gateway import rights, running
+from copass_edge.gateway.__main__ import app
 from copass_edge.gateway.settings import ConfigError, load_config
 
 READER_KEY = "22222222-2222-4222-8222-222222222222.sssssssssssssssssssss"
@@ -131,7 +133,7 @@ def test_what_the_configuration_names_must_be_there(
 
 
 def test_each_login_may_only_its_own_topics(folder: Path) -> None:
-    acl = rights.mosquitto_acl(load_config(written(folder, WHOLE)))
+    acl = rights.mosquitto_acl(rights.grants(load_config(written(folder, WHOLE))))
     by_user = {
         block.split("\n", 1)[0].removeprefix("user "): block.strip().split("\n")[1:]
         for block in acl.strip().split("\n\n")
@@ -145,6 +147,30 @@ def test_each_login_may_only_its_own_topics(folder: Path) -> None:
     assert not any("cmd" in line and "write" in line for line in by_user["front-door"])
     assert "topic readwrite front/door/cmd" in by_user["copass-gateway"]
     assert "topic read machine/12" in by_user["copass-gateway"]
+
+
+def test_two_devices_with_one_login_or_topic_are_refused(folder: Path) -> None:
+    for topic, told in (("machine-12", "log in as machine-12"), ("copass-gateway", "log in as")):
+        config = load_config(written(folder, WHOLE.replace("front/door", topic)))
+        with pytest.raises(ConfigError, match=told):
+            running.build(config, folder)
+    nested = WHOLE.replace('machine = "12"', 'machine = "send"').replace("front/door", "machine")
+    with pytest.raises(ConfigError, match="share the topic machine/send"):
+        running.build(load_config(written(folder, nested)), folder)
+
+
+def test_the_commands_check_and_list_without_showing_a_secret(folder: Path) -> None:
+    file = str(written(folder, WHOLE))
+    checked = CliRunner().invoke(app, ["check", "--config", file])
+    assert checked.exit_code == 0, checked.output
+    assert "fabman.laser" in checked.output
+    listed = CliRunner().invoke(app, ["acl", "--config", file])
+    assert "user machine-12" in listed.output
+    (folder / "gate.cards").unlink()
+    failed = CliRunner().invoke(app, ["run", "--config", file])
+    assert (failed.exit_code, "gate.cards" in failed.output) == (1, True)
+    for secret in ("broker-secret", "token-secret", READER_KEY[-20:]):
+        assert secret not in checked.output + listed.output + failed.output
 
 
 def test_the_example_is_a_configuration() -> None:

@@ -56,7 +56,7 @@ def check_command(config: ConfigFile) -> None:
 def acl_command(config: ConfigFile) -> None:
     """Print the acl_file of mosquitto for these devices."""
     try:
-        typer.echo(rights.mosquitto_acl(load_config(config)))
+        typer.echo(rights.mosquitto_acl(rights.grants(load_config(config))))
     except ConfigError as error:
         raise fault(error) from error
 

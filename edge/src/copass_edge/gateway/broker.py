@@ -28,6 +28,8 @@ PAYLOAD_BYTES_MAX = 2048
 INCOMING_MAX = 256
 SAID_KEPT = 32
 USERS_EVERY_S = 3600.0
+# Each command is a file that a small processor writes.
+COMMAND_EVERY_S = 0.05
 CLIENT_ID = "copass-gateway"
 
 log = logging.getLogger(__name__)
@@ -211,18 +213,23 @@ class Broker:
         """Keep the listed cards on the devices, each for a few hours: a gateway that is gone, or a
         card that left the list, leaves no right behind for long."""
         while True:
-            now = self.asker.clock()
             for station in self.stations.values():
-                config = station.config
-                valid = timedelta(hours=config.users_valid_hours)
-                topic = esprfid.command_topic(config.topic)
-                for text in station.withdrawn:
-                    await self.say(client, topic, esprfid.delete_user(config.address, text))
-                for text in station.users:
-                    command = esprfid.add_user(config.address, text, now=now, valid=valid)
-                    await self.say(client, topic, command)
-                log.info("users_kept device=%s cards=%d", station.point.name, len(station.users))
+                await self.keep_users_of(client, station)
             await asyncio.sleep(self.users_every_s)
+
+    async def keep_users_of(self, client: aiomqtt.Client, station: Station) -> None:
+        config = station.config
+        at = esprfid.device_time(self.asker.clock(), config.utc_offset_minutes)
+        valid = timedelta(hours=config.users_valid_hours)
+        commands = [esprfid.delete_user(config.address, text) for text in station.withdrawn]
+        commands += [
+            esprfid.add_user(config.address, text, device_time=at, valid=valid)
+            for text in station.users
+        ]
+        for command in commands:
+            await self.say(client, esprfid.command_topic(config.topic), command)
+            await asyncio.sleep(COMMAND_EVERY_S)
+        log.info("users_kept device=%s cards=%d", station.point.name, len(station.users))
 
     # --- what is said -----------------------------------------------------------------------------
 

@@ -69,6 +69,11 @@ def occurred_at(seen: Seen, utc_offset_minutes: int, now: datetime) -> datetime:
     return at if abs(at - now) <= CLOCK_ERROR_MAX else now
 
 
+def device_time(now: datetime, utc_offset_minutes: int) -> int:
+    """What the device's clock shows."""
+    return int(now.timestamp()) + utc_offset_minutes * 60
+
+
 # --- UIDs ----------------------------------------------------------------------------------------
 
 
@@ -141,17 +146,17 @@ def printed_uids(uids: Iterable[str], form: UidForm) -> Mapping[str, str]:
 # --- Commands ------------------------------------------------------------------------------------
 
 
-def add_user(address: str, text: str, *, now: datetime, valid: timedelta) -> dict[str, Any]:
-    """Lets a card open by itself until `valid` is over. Its name is the printed UID: the device
-    wants one, and has no use of a real one."""
+def add_user(address: str, text: str, *, device_time: int, valid: timedelta) -> dict[str, Any]:
+    """Lets a card open by itself until `valid` is over, by the device's clock (epoch seconds). Its
+    name is the printed UID: the device wants one, and has no use of a real one."""
     return {
         "cmd": "adduser",
         "doorip": address,
         "uid": text,
         "user": text,
         "acctype": str(USER_ALWAYS),
-        "validsince": str(int(now.timestamp())),
-        "validuntil": str(int((now + valid).timestamp())),
+        "validsince": str(device_time),
+        "validuntil": str(device_time + int(valid.total_seconds())),
     }
 
 

@@ -3,40 +3,54 @@
 from collections.abc import Iterable
 
 from copass_edge.gateway import esprfid, fabomatic
-from copass_edge.gateway.settings import Config
+from copass_edge.gateway.settings import Config, ConfigError
+
+# Login → (topics it may read, topics it may write).
+Rights = dict[str, tuple[list[str], list[str]]]
 
 
-def grants(config: Config) -> dict[str, tuple[list[str], list[str]]]:
-    """Login → (topics it may read, topics it may write). A device logs in as `machine-<id>`, or as
-    its topic with `-` for `/`."""
+def grants(config: Config) -> Rights:
+    """The rights of the gateway and of each device. A device logs in as `machine-<id>`, or as
+    its topic with `-` for `/`. Raises ConfigError when two devices would share a login or a topic:
+    one could speak as the other."""
     if config.mqtt is None:
         return {}
     reads: list[str] = []
     writes: list[str] = []
-    rights: dict[str, tuple[list[str], list[str]]] = {config.mqtt.username: (reads, writes)}
+    rights: Rights = {config.mqtt.username: (reads, writes)}
     for board in config.fabomatic:
         request = fabomatic.request_topic(board.machine)
         reply, command = (
             fabomatic.reply_topic(board.machine),
             fabomatic.command_topic(board.machine),
         )
-        rights[f"machine-{board.machine}"] = ([reply, command], [request])
+        add(rights, f"machine-{board.machine}", [reply, command], [request])
         reads += [request, reply, command]  # what it obeys is watched for strangers
         writes += [reply, command]
     for station in config.esprfid:
         said = esprfid.event_topics(station.topic)
         others = [f"{station.topic}/{name}" for name in ("avty", "accesslist", "io/#")]
         command = esprfid.command_topic(station.topic)
-        rights[station.topic.replace("/", "-")] = ([command], [*said, *others])
+        add(rights, station.topic.replace("/", "-"), [command], [*said, *others])
         reads += [*said, command]
         writes += [command]
     return rights
 
 
-def mosquitto_acl(config: Config) -> str:
+def add(rights: Rights, login: str, reads: list[str], writes: list[str]) -> None:
+    if login in rights:
+        raise ConfigError(f"mqtt: two devices, or one and the gateway, would log in as {login}")
+    for other, (their_reads, their_writes) in list(rights.items())[1:]:
+        shared = {*their_reads, *their_writes}.intersection((*reads, *writes))
+        if shared:
+            raise ConfigError(f"mqtt: {login} and {other} share the topic {min(shared)}")
+    rights[login] = (reads, writes)
+
+
+def mosquitto_acl(rights: Rights) -> str:
     """An `acl_file` of mosquitto, to be used with `allow_anonymous false`."""
     lines: list[str] = []
-    for login, (reads, writes) in grants(config).items():
+    for login, (reads, writes) in rights.items():
         lines.append(f"user {login}")
         lines += access_lines(reads, writes)
         lines.append("")

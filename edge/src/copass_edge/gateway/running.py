@@ -17,6 +17,7 @@ from copass_edge.gateway import esprfid, udp
 from copass_edge.gateway.asking import Asker, client
 from copass_edge.gateway.broker import Board, Broker, Station
 from copass_edge.gateway.rates import Rate
+from copass_edge.gateway.rights import grants
 from copass_edge.gateway.settings import (
     Config,
     ConfigError,
@@ -62,6 +63,7 @@ class Gateway:
 def build(config: Config, folder: Path) -> Gateway:
     """Reads every secret and file that the configuration names, relative to `folder`. Raises
     ConfigError."""
+    grants(config)  # two devices with one login or topic: not to be run
     bridges: dict[bytes, Bridge] = {}
     for one in config.fabman:
         key = hashlib.sha256(read_secret(one.token).reveal().encode()).digest()
