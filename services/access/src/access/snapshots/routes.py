@@ -223,6 +223,7 @@ def snapshot_headers(version: Version) -> dict[str, str]:
 @router.get("/doors/{door_id}/changes", responses={200: SIGNED[200]}, response_class=Response)
 async def get_changes(
     door_id: UUID,
+    request: Request,
     reader: CurrentReader,
     office: CurrentOffice,
     after: Annotated[int, Query(ge=0, le=2**53 - 1, description="`sequence` of what you have")],
@@ -241,6 +242,7 @@ async def get_changes(
         wait_s=wait_s,
         sign=office.signer.sign,
         clock=office.clock,
+        is_gone=request.is_disconnected,
     )
     return Response(paper, media_type=PAPER, headers={"cache-control": "no-store"})
 

@@ -3,7 +3,7 @@
 import asyncio
 import hmac
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -28,6 +28,7 @@ WAIT_S_MAX = 30
 # Between two looks of one who waits: many readers wait for the same news.
 LOOK_AGAIN_S = 0.25
 LOOK_ANYWAY_S = 5.0
+GONE_CHECK_S = 1.0
 WAITING_MAX = 5000
 # A snapshot of a million cards takes some 100 MB while it is made.
 MAKING_MAX = 2
@@ -151,8 +152,10 @@ async def wait_for_changes(
     wait_s: float,
     sign: Sign,
     clock: Clock,
+    is_gone: Callable[[], Awaitable[bool]],
 ) -> bytes:
-    """What lets fewer people in since `after`, signed; waits up to `wait_s` for any.
+    """What lets fewer people in since `after`, signed; waits up to `wait_s` for any, unless the
+    reader went away (`is_gone`).
 
     Raises Problem 401, 403, 404; 503 when too many wait.
     """
@@ -175,7 +178,12 @@ async def wait_for_changes(
             if found["is_news"] or left <= 0:
                 found["issued_at"] = int(clock().timestamp())
                 return write_paper(CHANGES, json.dumps(found).encode(), sign)
-            await wait_for_news(news, min(left, LOOK_ANYWAY_S))
+            look_at = min(give_up_at, loop.time() + LOOK_ANYWAY_S)
+            while not news.is_set() and loop.time() < look_at:
+                await wait_for_news(news, min(GONE_CHECK_S, look_at - loop.time()))
+                if await is_gone():
+                    give_up_at = 0.0
+                    break
             await asyncio.sleep(min(LOOK_AGAIN_S, max(0.0, give_up_at - loop.time())))
     finally:
         desk.waiting -= 1
