@@ -66,17 +66,6 @@ async def test_the_same_tap_keeps_its_answer(open_world: World, holder: Holder) 
     assert len({answer.json()["decision_id"] for answer in answers}) == 1
 
 
-async def test_one_message_at_sixteen_doors_at_once_opens_one(
-    open_world: World, holder: Holder
-) -> None:
-    for counter in range(1, 11):
-        reasons = await asyncio.gather(
-            *(tapped(open_world, holder.message(counter)) for _ in range(16))
-        )
-        assert sorted(set(reasons)) == ["credential_replayed", "network_member"]
-        assert reasons.count("network_member") == 1
-
-
 async def test_a_used_message_stays_used_when_redis_is_lost(
     open_world: World, holder: Holder
 ) -> None:
