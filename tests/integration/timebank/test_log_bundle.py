@@ -4,6 +4,7 @@ import json
 import zipfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from clearing_world import Federation, two_time_banks
@@ -116,3 +117,62 @@ async def test_the_bundle_of_a_city_that_signed_nothing_is_refused(
         await bundle.write_bundle(
             federation.bank("brest").dsn, ["brest"], tmp_path / "a.zip", federation.clock()
         )
+
+
+async def test_an_excerpt_shows_a_pair_or_a_period_and_proves_each_entry(
+    federation: Federation, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await live_and_log(federation)
+    between = federation.clock()
+    await federation.send("anna", "nantes", "chloe", "bourges", 5)
+    await federation.deliver()
+    await log_all(federation)
+
+    async def fetch(at: str, **query: str) -> tuple[Path, int]:
+        answer = await federation.caller("paula", at, "auditor").get("log/bundle", **query)
+        path = tmp_path / f"{at}-{len(query)}.zip"
+        path.write_bytes(answer.content)
+        return path, answer.status_code
+
+    def check(*paths: Path) -> tuple[int, dict[str, Any]]:
+        capsys.readouterr()
+        code = main(["--json", *map(str, paths)])
+        return code, json.loads(capsys.readouterr().out)
+
+    whole, _ = await fetch("nantes", city="nantes")
+    assert check(whole)[0] == 0
+    pair = [(await fetch(each, city=each, **{"with": other}))[0] for each, other in PAIRS]
+    code, said = check(*pair, whole)
+    assert (code, said["faults"]) == (0, [])
+    nantes, bourges = said["excerpts"]
+    assert (nantes["entries"], nantes["size"], nantes["without_gap"]) == (7, 7, True)
+    assert bourges["entries"] == bourges["size"] == 4
+    late, _ = await fetch("nantes", **{"city": "nantes", "from": between.isoformat()})
+    code, said = check(late, pair[1])
+    assert (code, said["excerpts"][0]["first"], said["excerpts"][0]["last"]) == (0, 5, 6)
+
+    change(late, tmp_path / "changed.zip", b'"minutes":5', b'"minutes":6')
+    code, said = check(tmp_path / "changed.zip")
+    assert (code, said["faults"][0]["index"]) == (1, 5)
+    assert "not proven to be in the log" in said["faults"][0]["what"]
+
+    steward = federation.steward("nantes")
+    assert (await steward.get("log/bundle", city="nantes")).status_code == 200
+    assert (await steward.get("log/bundle")).status_code == 403
+    assert (await steward.get("log/bundle", city="brest")).status_code == 404
+    member = federation.caller("anna", "nantes")
+    assert (await member.get("log/bundle", city="nantes")).status_code == 403
+    assert (await fetch("nantes", city="nowhere"))[1] == 404
+
+
+PAIRS = (("nantes", "bourges"), ("bourges", "nantes"))
+
+
+def change(path: Path, to: Path, old: bytes, new: bytes) -> None:
+    with zipfile.ZipFile(path) as archive, zipfile.ZipFile(to, "w") as other:
+        for name in archive.namelist():
+            content = archive.read(name)
+            if name.endswith("entries.jsonl"):
+                assert old in content
+                content = content.replace(old, new)
+            other.writestr(name, content)

@@ -5,6 +5,7 @@ import asyncio
 import gc
 from collections import Counter
 from contextlib import nullcontext
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -19,7 +20,7 @@ from timebank import app, verify
 from timebank.cities.cli import add_commands
 from timebank.importing.layouts import UNITS, Layout, LayoutError, Unit, read_account_map
 from timebank.importing.run import Source, import_file
-from timebank.log.bundle import write_bundle
+from timebank.log.bundle import Wanted, write_bundle
 from timebank.service import LEDGER_SESSION
 from timebank.settings import Settings, read_settings
 
@@ -48,12 +49,21 @@ def bundle_command(
     city: Annotated[
         list[str] | None, typer.Option(help="Of which city, again for more; all by default.")
     ] = None,
+    peer: Annotated[
+        str | None, typer.Option("--with", help="Only what moved between them and this city.")
+    ] = None,
+    begin: Annotated[
+        datetime | None, typer.Option("--from", help="An excerpt from then on, in UTC.")
+    ] = None,
+    end: Annotated[datetime | None, typer.Option("--until", help="To before then, in UTC.")] = None,
 ) -> None:
     """Write what the cities' logs say into a file that `copass-verify` checks without any server.
     Exit code 1 when a city has signed nothing yet."""
     dsn = read_settings().for_app().database_url.get_secret_value()
+    period = [moment and moment.replace(tzinfo=UTC) for moment in (begin, end)]
+    wanted = Wanted(tuple(city or ()), peer, *period)
     try:
-        cities = asyncio.run(write_bundle(dsn, city or [], file, utc_now()))
+        cities = asyncio.run(write_bundle(dsn, [], file, utc_now(), wanted))
     except LookupError as error:
         console.print(f"[red]{escape(str(error.args[0]))}[/red]")
         raise typer.Exit(1) from error

@@ -35,6 +35,7 @@ from timebank.direct import DIRECT
 from timebank.events import PUBLISHED
 from timebank.holds.routes import router as holds_router
 from timebank.holds.service import keep_expiring
+from timebank.log.bundle import Bundles
 from timebank.log.recall import keep_recalled
 from timebank.log.routes import router as log_router
 from timebank.log.service import keep_logging
@@ -82,6 +83,7 @@ def create_app(settings: Settings | None = None, clock: Clock = utc_now) -> Fast
             app.state.vault = vault_of(settings)
             app.state.overdue = timedelta(minutes=settings.overdue_minutes)
             app.state.away = Away(pool)
+            app.state.bundles = Bundles(settings.database_url.get_secret_value())
             app.state.verifier = TokenVerifier(
                 issuer=settings.token_issuer,
                 audience=settings.service,

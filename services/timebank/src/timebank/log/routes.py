@@ -1,29 +1,35 @@
 """The log over HTTP: checkpoints and proofs for anybody with a token, entries for those who answer
 for the book. Nothing here changes a thing, and what is asked of a given size never changes."""
 
+import asyncio
 import base64
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from datetime import datetime
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Query, Response
-from fastapi.responses import PlainTextResponse
-from pydantic import BaseModel
+from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi.responses import PlainTextResponse, StreamingResponse
+from pydantic import AwareDatetime, BaseModel
 
 from common.auth import CurrentPrincipal, current_principal
 from common.db import Conn
 from common.fields import Slug
-from common.problems import forbidden, invalid, not_found
+from common.problems import forbidden, invalid, not_found, unavailable
 from common.web import StrictRoute
 from copass_verify.merkle import HASH_BYTES, SIZE_MAX
 from timebank import store as ledger_store
-from timebank.log import service, store
-from timebank.routes import CurrentActor, Database
+from timebank.log import bundle, service, store
+from timebank.routes import CurrentActor, Database, TheClock
 
 router = APIRouter(prefix="/v1/log", route_class=StrictRoute)
 
 ENTRIES_MAX = 1000
 TILE_WIDTH = 256
 TILE_LEVEL_MAX = 7
+CITIES_MAX = 100
+BUNDLE_S = 900
 FOR_EVER = {"Cache-Control": "public, max-age=31536000, immutable"}
 FOR_SECONDS = {"Cache-Control": "public, max-age=2"}
 FOR_THEM_ONLY = {"Cache-Control": "private, max-age=31536000, immutable"}
@@ -75,6 +81,73 @@ async def size_within(conn: Conn, city_id: str, size: int | None, field: str) ->
     if size is not None and size > newest:
         raise invalid(f"query.{field}", f"{newest} entries are signed so far.")
     return newest if size is None else size
+
+
+@router.get(
+    "/bundle",
+    response_class=StreamingResponse,
+    responses={200: {"content": {"application/zip": {}}}},
+)
+async def evidence(
+    request: Request,
+    actor: CurrentActor,
+    principal: CurrentPrincipal,
+    clock: TheClock,
+    city: Annotated[list[Slug] | None, Query(max_length=CITIES_MAX)] = None,
+    peer: Annotated[Slug | None, Query(alias="with")] = None,
+    begin: Annotated[AwareDatetime | None, Query(alias="from")] = None,
+    end: Annotated[AwareDatetime | None, Query(alias="until")] = None,
+) -> Response:
+    """An evidence bundle for `copass-verify`: the whole books of these cities, or of all; with
+    `with`, `from` or `until` an excerpt. For stewards of the cities that they name, auditors and
+    federation admins. Two at a time, a quarter of an hour each at most."""
+    if not (actor.auditor or principal.has("federation_admin")):
+        for city_id in city or ():
+            if not actor.is_steward_of(city_id):
+                raise forbidden() if actor.may_know_of(city_id) else not_found("city")
+        if not city:
+            raise forbidden()
+    if begin and end and end <= begin:
+        raise invalid("query.until", "It is after `from`.")
+    bundles: bundle.Bundles = request.app.state.bundles
+    if bundles.at_once.locked():
+        raise unavailable("Two bundles are being written. Try again later.")
+    wanted = bundle.Wanted(tuple(city or ()), peer, begin, end)
+    pieces = write_pieces(bundles, wanted, clock())
+    try:
+        first = await anext(pieces)
+    except LookupError as error:
+        raise not_found("checkpoint") from error
+
+    async def all_pieces() -> AsyncIterator[bytes]:
+        async with aclosing(pieces):
+            yield first
+            async for piece in pieces:
+                yield piece
+
+    name = "-".join(city) if city and len(city) < 3 else "federation"
+    return StreamingResponse(
+        all_pieces(),
+        media_type="application/zip",
+        headers={
+            "Content-Disposition": f'attachment; filename="{name}.zip"',
+            "Cache-Control": "private, no-store",
+        },
+    )
+
+
+async def write_pieces(
+    bundles: bundle.Bundles, wanted: bundle.Wanted, now: datetime
+) -> AsyncGenerator[bytes, None]:
+    """The file in pieces. Raises LookupError before the first."""
+    async with bundles.at_once, bundle.open_bundle(bundles.dsn, wanted, now) as writer:
+        # Whoever reads too slowly keeps no snapshot of the database for ever.
+        stop = asyncio.get_running_loop().call_later(BUNDLE_S, writer.conn.terminate)
+        try:
+            async for piece in writer.pieces():
+                yield piece
+        finally:
+            stop.cancel()
 
 
 @router.get(

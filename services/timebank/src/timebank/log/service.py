@@ -6,8 +6,9 @@ process that dies anywhere leaves a log that the next one goes on with.
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
+from typing import TypeVar
 from uuid import UUID
 
 from prometheus_client import Gauge
@@ -20,6 +21,7 @@ from copass_verify.checkpoints import Checkpoint
 from copass_verify.merkle import (
     HASH_BYTES,
     Frontier,
+    NodeAt,
     WrongProof,
     hash_leaf,
     prove_consistency,
@@ -47,6 +49,8 @@ CHECKPOINT_EVERY = timedelta(seconds=5)
 LOG_HALTED = Gauge("timebank_log_halted", "Whether a city's log signs nothing any more", ["city"])
 
 log = get_logger(__name__)
+
+T = TypeVar("T")
 
 
 # ── Sequencing ──────────────────────────────────────────────────────────────────────────────────
@@ -162,9 +166,7 @@ async def tell_checkpoint(
 # ── Proofs ──────────────────────────────────────────────────────────────────────────────────────
 
 
-async def prove(
-    conn: Conn, city_id: str, prover: Callable[[Callable[[int, int], bytes]], list[bytes]]
-) -> list[bytes]:
+async def prove(conn: Conn, city_id: str, prover: Callable[[NodeAt], T]) -> T:
     """Run one of merkle's provers on stored nodes.
 
     It asks for the same nodes whatever they are, so it runs twice: first to learn which, then with
@@ -177,7 +179,7 @@ async def prove(
         return bytes(HASH_BYTES)
 
     prover(ask)
-    nodes = await nodes_of(conn, city_id, wanted)
+    nodes = await nodes_of(conn, city_id, list(dict.fromkeys(wanted)))
     return prover(lambda level, index: nodes[level, index])
 
 
@@ -198,6 +200,17 @@ async def nodes_of(
 async def inclusion(conn: Conn, city_id: str, index: int, size: int) -> list[bytes]:
     """That entry `index` is in the log of `size` entries. Raises ValueError beyond them."""
     return await prove(conn, city_id, lambda node_at: prove_inclusion(index, size, node_at))
+
+
+async def inclusions(
+    conn: Conn, city_id: str, indexes: Sequence[int], size: int
+) -> list[list[bytes]]:
+    """As `inclusion`, for many entries: those beside each other share what has to be read."""
+
+    def prover(node_at: NodeAt) -> list[list[bytes]]:
+        return [prove_inclusion(index, size, node_at) for index in indexes]
+
+    return await prove(conn, city_id, prover)
 
 
 async def consistency(conn: Conn, city_id: str, first: int, second: int) -> list[bytes]:
