@@ -114,6 +114,7 @@ class World:
         self,
         *states: tuple[Topic, str, dict[str, Any] | bytes | None],
         epoch: int = 0,
+        source: str = "/test",
     ) -> None:
         """Put states on their topics, in this order."""
         if self.producer is None:
@@ -124,7 +125,7 @@ class World:
             event = Event(
                 id=new_id(),
                 type="test",
-                source="/test",
+                source=source,
                 subject=key,
                 time=datetime.now(UTC),
                 data=data if isinstance(data, dict) else {},

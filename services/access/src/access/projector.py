@@ -34,7 +34,7 @@ from common import kafka, outbox
 from common.clock import Clock, utc_now
 from common.consumer import dead_letters
 from common.db import Pool
-from common.events import read_log_epoch
+from common.events import read_log_epoch, read_source
 from common.ids import new_id
 from common.logging import get_logger
 from copass_tap.decision import STAY_MAX
@@ -77,6 +77,7 @@ class Projector:
         self.is_caught_up = False
         self._generation = b""
         self._positions: dict[TopicPartition, int] = {}
+        # By `epoch_field`.
         self._epochs: dict[str, int] = {}
         self._targets: dict[TopicPartition, int] = {}
         self._targets_are_exact = False
@@ -114,7 +115,7 @@ class Projector:
         self._generation = generation
         stored = pairs(await pipe.call("HGETALL", "projection:offsets"))
         self._epochs = {
-            topic.name: int(stored.get(f"epoch:{topic.name}", 0)) for topic in PROJECTED
+            field: int(value) for field, value in stored.items() if field.startswith("epoch:")
         }
         consumer.assign(partitions)
         for partition in partitions:
@@ -181,12 +182,14 @@ class Projector:
         documents: list[Document] = []
         positions: dict[TopicPartition, int] = {}
         lost: set[str] = set()
+        epochs: dict[str, int] = {}
         for partition, records in batches.items():
             topic = self._logical(partition)
             for record in records:
                 epoch = read_log_epoch(record.headers)
-                if epoch > self._epochs.get(topic, 0):
-                    self._epochs[topic] = epoch
+                field = epoch_field(topic, record) if epoch else ""
+                if epoch > self._epochs.get(field, 0):
+                    self._epochs[field] = epochs[field] = epoch
                     lost.add(topic)
                 documents += await self._understand(pipe, topic, record)
             positions[partition] = records[-1].offset + 1
@@ -196,9 +199,7 @@ class Projector:
                 log.warning("log_started_again", topic=partition.topic)
                 positions[partition] = 0
                 consumer.seek(partition, 0)
-        await self._write(
-            pipe, documents, positions, {topic: self._epochs[topic] for topic in lost}
-        )
+        await self._write(pipe, documents, positions, epochs)
 
     async def _write(
         self,
@@ -210,8 +211,8 @@ class Projector:
         arguments: list[Any] = [self._generation, len(positions) + len(epochs)]
         for partition, offset in positions.items():
             arguments += (offset_field(partition), offset)
-        for topic, epoch in epochs.items():
-            arguments += (f"epoch:{topic}", epoch)
+        for field, epoch in epochs.items():
+            arguments += (field, epoch)
         for document in documents:
             arguments += document
         if await pipe.run(PROJECT, *arguments) is None:
@@ -369,6 +370,11 @@ async def count_documents(pipe: RedisPipe) -> dict[str, int]:
 
 def offset_field(partition: TopicPartition) -> str:
     return f"{partition.topic}:{partition.partition}"
+
+
+def epoch_field(topic: str, record: ConsumerRecord) -> str:
+    """Of a topic and a sender: each counts for itself how often its log was lost."""
+    return f"epoch:{topic} {read_source(record.headers)}"
 
 
 def pairs(flat: Sequence[bytes]) -> dict[str, bytes]:
