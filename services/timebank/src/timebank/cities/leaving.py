@@ -143,12 +143,12 @@ async def write(
         raise CannotLeave(str(error)) from error
     parts = []
     for table in tables:
-        to = writer.table(table.name)
-        status = await conn.copy_from_query(
-            table.query, city_id, output=to, format="csv", header=True
-        )
+        with writer.table(table.name) as to:
+            status = await conn.copy_from_query(
+                table.query, city_id, output=to, format="csv", header=True
+            )
         rows = int(status.split()[-1])
-        parts.append(Part(table.name, table.columns, rows, to.close()))
+        parts.append(Part(table.name, table.columns, rows, to.sha256))
         progress(table.name, rows)
     chain = await keys_store.own_chain(conn, city_id)
     found = await store.find_key(conn, city_id)

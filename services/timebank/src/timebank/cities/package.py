@@ -16,10 +16,11 @@ import hashlib
 import json
 import os
 import zipfile
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from uuid import UUID
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -223,8 +224,10 @@ class Writer:
         self._archive = zipfile.ZipFile(self._file, "w", zipfile.ZIP_DEFLATED, compresslevel=1)
         self._archive.writestr("README.txt", README)
 
-    def table(self, name: str) -> "TableWriter":
-        return TableWriter(self._archive.open(f"tables/{name}.csv", "w", force_zip64=True))
+    @contextmanager
+    def table(self, name: str) -> Iterator["TableWriter"]:
+        with self._archive.open(f"tables/{name}.csv", "w", force_zip64=True) as file:
+            yield TableWriter(file)
 
     def finish(self, manifest: bytes, note: str) -> None:
         """All is on the disk when it returns."""
@@ -235,13 +238,15 @@ class Writer:
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
+        """Finished or not. Without its manifest nobody takes it for a package."""
+        self._archive.close()
         self._file.close()
 
 
 class TableWriter:
     """Takes what PostgreSQL copies, and keeps its checksum."""
 
-    def __init__(self, file: Any) -> None:
+    def __init__(self, file: IO[bytes]) -> None:
         self._file = file
         self._hash = hashlib.sha256()
 
@@ -249,9 +254,9 @@ class TableWriter:
         self._hash.update(data)
         self._file.write(data)
 
-    def close(self) -> str:
-        """Its SHA-256, in hexadecimal."""
-        self._file.close()
+    @property
+    def sha256(self) -> str:
+        """Of what was written so far, in hexadecimal."""
         return self._hash.hexdigest()
 
 

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from common import db
 from common.db import Conn, Pool
-from timebank.cities.tables import Table, in_order, to_table
+from timebank.cities.tables import LOOKS_AT, Table, in_order, to_table
 
 MOVE_LOCK = 7_203_102
 COMMAND_LOCK = 7_203_103
@@ -140,7 +140,8 @@ async def list_tables(conn: Conn) -> list[Table]:
         " JOIN pg_class f ON f.oid = k.conrelid JOIN pg_class t ON t.oid = k.confrelid"
         " WHERE k.contype = 'f' AND k.connamespace = 'public'::regnamespace"
     )
-    names = in_order(list(tables), [(row["of"], row["to"]) for row in refers])
+    known = [(row["of"], row["to"]) for row in refers]
+    names = in_order(list(tables), [*known, *LOOKS_AT])
     return [tables[name] for name in names]
 
 

@@ -98,6 +98,16 @@ ORDER: Mapping[str, str] = {
 }
 
 
+# What triggers look at, where no foreign key says so.
+LOOKS_AT = (
+    ("posting", "transfer"),
+    ("posting", "account"),
+    ("pledge_credit", "posting"),
+    ("pledge_credit", "contribution"),
+    ("pledge_credit", "pledge_term"),
+)
+
+
 class UnknownTable(Exception):
     """A table holds something, and nobody said whose it is."""
 
