@@ -12,6 +12,7 @@ from common.db import Conn
 from timebank.netting import domain
 from timebank.netting.domain import Netting, Plan
 from timebank.netting.planning import Move, Side
+from timebank.store import HERE
 
 Row = asyncpg.Record
 
@@ -159,7 +160,8 @@ async def count_open(conn: Conn, city_id: str, decider: str) -> int:
 async def list_due(conn: Conn, now: datetime, limit: int) -> list[tuple[str, UUID]]:
     """Nettings (city, id) of which something is to be said or ended."""
     rows = await conn.fetch(
-        "SELECT city_id, netting_id FROM netting WHERE due_at <= $1 ORDER BY due_at LIMIT $2",
+        "SELECT city_id, netting_id FROM netting"  # noqa: S608 - a constant
+        f" WHERE due_at <= $1 AND {HERE} ORDER BY due_at LIMIT $2",
         now,
         limit,
     )
@@ -214,9 +216,9 @@ async def list_sides(conn: Conn) -> list[Side]:
         "SELECT a.city_id, a.peer_city_id, a.balance_minutes AS minutes,"
         " coalesce(g.state IN ('active', 'suspended'), false) AS in_force"
         " FROM account a LEFT JOIN agreement g USING (city_id, peer_city_id)"
-        " WHERE a.kind = 'clearing' UNION ALL"
+        f" WHERE a.kind = 'clearing' AND a.{HERE} UNION ALL"
         " SELECT from_city, to_city, position_minutes, true FROM position_said"
-        " WHERE NOT EXISTS (SELECT FROM book WHERE book.city_id = from_city)"
+        " WHERE NOT EXISTS (SELECT FROM book WHERE book.city_id = from_city AND place = 'here')"
         " ORDER BY 1, 2"
     )
     return [Side(*row) for row in rows]

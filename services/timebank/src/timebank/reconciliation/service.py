@@ -82,6 +82,7 @@ async def ask(
         question_version=pair.story.our_version,
         ask_at=now + every if all_read else now,
         checked_at=now,
+        unanswered_since=pair.unanswered_since or now,
     )
     await store.save_pair(conn, pair)
     await judge(conn, pair, overdue=overdue, now=now)
@@ -229,6 +230,7 @@ async def hear_statement(
         said=message.raw,
         complete=body.complete and not went_back,
         went_back=went_back,
+        unanswered_since=None,
     )
     if not body.complete and not went_back and movements:
         pair = replace(pair, question_id=new_id(), question_version=pair.story.our_version)
@@ -276,8 +278,7 @@ def said_by(pair: Pair) -> Said:
 async def judge(conn: Conn, pair: Pair, *, overdue: timedelta, now: datetime) -> None:
     """Raise the alarms that there are, and close those that are gone."""
     wanted: list[Alarm] = []
-    silent_since = pair.said_at or pair.began_at
-    if now - silent_since >= overdue:
+    if pair.unanswered_since is not None and now - pair.unanswered_since >= overdue:
         wanted.append(Alarm("silent", (), 0, 0))
     if pair.went_back:
         wanted.append(Alarm("went_back", (), 0, 0))

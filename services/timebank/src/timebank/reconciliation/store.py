@@ -11,6 +11,7 @@ import asyncpg
 
 from common.db import Conn
 from timebank.reconciliation.domain import Alarm, AlarmKind, Key, Known, Movement, Open, Story
+from timebank.store import HERE
 
 Row = asyncpg.Record
 
@@ -34,6 +35,7 @@ class Pair:
     said: dict[str, Any] | None
     complete: bool
     went_back: bool
+    unanswered_since: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,7 @@ class Raised:
 SELECT_PAIR = (
     "SELECT city_id, peer_city_id, our_version, our_minutes, their_version, their_minutes,"
     " asked_version, question_id, question_version, ask_at, began_at, checked_at, said_at, said,"
-    " complete, went_back FROM reconciliation_pair"
+    " complete, went_back, unanswered_since FROM reconciliation_pair"
 )
 
 
@@ -85,6 +87,7 @@ def to_pair(row: Row) -> Pair:
         said=row["said"],
         complete=row["complete"],
         went_back=row["went_back"],
+        unanswered_since=row["unanswered_since"],
     )
 
 
@@ -96,7 +99,7 @@ async def list_due(conn: Conn, now: datetime, limit: int) -> list[tuple[str, str
     rows = await conn.fetch(
         "SELECT a.city_id, a.peer_city_id FROM account a"
         " LEFT JOIN reconciliation_pair p USING (city_id, peer_city_id)"
-        " WHERE a.kind = 'clearing' AND (p.ask_at IS NULL OR p.ask_at <= $1)"
+        f" WHERE a.kind = 'clearing' AND a.{HERE} AND (p.ask_at IS NULL OR p.ask_at <= $1)"
         " ORDER BY p.ask_at NULLS FIRST, 1, 2 LIMIT $2",
         now,
         limit,
@@ -136,7 +139,7 @@ async def save_pair(conn: Conn, pair: Pair) -> None:
         "UPDATE reconciliation_pair SET our_version = $3, our_minutes = $4, their_version = $5,"
         " their_minutes = $6, asked_version = $7, question_id = $8, question_version = $9,"
         " ask_at = $10, checked_at = $11, said_at = $12, said = $13, complete = $14,"
-        " went_back = $15 WHERE city_id = $1 AND peer_city_id = $2",
+        " went_back = $15, unanswered_since = $16 WHERE city_id = $1 AND peer_city_id = $2",
         pair.city_id,
         pair.peer_city_id,
         story.our_version,
@@ -152,6 +155,7 @@ async def save_pair(conn: Conn, pair: Pair) -> None:
         pair.said,
         pair.complete,
         pair.went_back,
+        pair.unanswered_since,
     )
 
 
