@@ -268,6 +268,32 @@ async def test_a_name_without_its_salt_says_nothing_and_still_verifies(bank: Ban
     }
 
 
+async def test_what_is_known_already_is_not_sent_again(bank: Bank) -> None:
+    await pay(bank, "anna>bruno", "bruno>anna")
+    await service.work_once(bank.pool, VAULT, NOW)
+    anna = bank.caller("anna")
+    asked: list[tuple[str, dict[str, Any], str]] = [
+        ("checkpoint", {}, "max-age=2"),
+        ("inclusion", {"index": 0, "size": 2}, "immutable"),
+        ("inclusion", {"index": 0}, "max-age=2"),
+        ("consistency", {"from": 1, "to": 2}, "immutable"),
+    ]
+    for path, query, lasts in asked:
+        first = await anna.get(f"log/nantes/{path}", **query)
+        assert first.status_code == 200
+        assert lasts in first.headers["cache-control"]
+        headers = {
+            "Authorization": f"Bearer {anna.token}",
+            "If-None-Match": f'"other", {first.headers["etag"]}',
+        }
+        url = f"/v1/log/nantes/{path}"
+        again = await bank.http.get(url, params=query, headers=headers)
+        assert (again.status_code, again.content) == (304, b"")
+        assert again.headers["cache-control"] == first.headers["cache-control"]
+        headers["If-None-Match"] = '"other"'
+        assert (await bank.http.get(url, params=query, headers=headers)).status_code == 200
+
+
 @pytest.mark.parametrize(
     ("city", "roles", "status"),
     [

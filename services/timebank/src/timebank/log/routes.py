@@ -3,10 +3,11 @@ for the book. Nothing here changes a thing, and what is asked of a given size ne
 
 import asyncio
 import base64
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from contextlib import aclosing
 from datetime import datetime
-from typing import Annotated
+from hashlib import sha256
+from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Request, Response
@@ -23,7 +24,34 @@ from timebank import store as ledger_store
 from timebank.log import bundle, service, store
 from timebank.routes import CurrentActor, Database, TheClock
 
-router = APIRouter(prefix="/v1/log", route_class=StrictRoute)
+Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+
+
+class TaggedRoute(StrictRoute):
+    """Every answer has an ETag; who has it already is told so, and nothing else."""
+
+    def get_route_handler(self) -> Handler:
+        answer = super().get_route_handler()
+
+        async def tagged(request: Request) -> Response:
+            response = await answer(request)
+            if response.status_code != 200 or isinstance(response, StreamingResponse):
+                return response
+            tag = f'"{sha256(response.body).hexdigest()[:32]}"'
+            response.headers["ETag"] = tag
+            known = request.headers.get("if-none-match", "")
+            if tag in (each.strip().removeprefix("W/") for each in known.split(",")):
+                kept = ("cache-control", "etag")
+                headers = {
+                    name: response.headers[name] for name in kept if name in response.headers
+                }
+                return Response(status_code=304, headers=headers)
+            return response
+
+        return tagged
+
+
+router = APIRouter(prefix="/v1/log", route_class=TaggedRoute)
 
 ENTRIES_MAX = 1000
 TILE_WIDTH = 256
