@@ -7,10 +7,17 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import orjson
+import pytest
 from access_world import SECRET, Person, World, new, until
 
-from copass_edge.gateway import running
+from copass_edge.gateway import asking, fabomatic, running, udp
 from copass_edge.gateway.settings import load_config
+
+PATIENCE = (
+    (asking, "ANSWER_SECONDS_MAX"),
+    (fabomatic, "REPLY_SECONDS_MAX"),
+    (udp, "COMMAND_SECONDS_MAX"),
+)
 
 
 def door_lines(world: World | None, *, direction: str = "in") -> str:
@@ -25,8 +32,18 @@ def door_lines(world: World | None, *, direction: str = "in") -> str:
 
 
 @asynccontextmanager
-async def gateway(folder: Path, text: str) -> AsyncIterator[None]:
-    """The gateway of this TOML, from start to stop."""
+async def gateway(folder: Path, text: str, *, patient: bool = True) -> AsyncIterator[None]:
+    """The gateway of this TOML, from start to stop. Patient: it waits longer than somebody at a
+    door would, as tests run on machines that do much else."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module, name in PATIENCE if patient else ():
+            patch.setattr(module, name, 20.0)
+        async with started(folder, text):
+            yield
+
+
+@asynccontextmanager
+async def started(folder: Path, text: str) -> AsyncIterator[None]:
     file = folder / "gateway.toml"
     file.write_text(text)
     stop = asyncio.Event()

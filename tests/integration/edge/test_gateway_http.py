@@ -7,7 +7,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from access_world import World
+from access_world import SECRET, World
 from gateway_world import door_lines, gateway, member, taps
 
 from copass import servers
@@ -35,7 +35,9 @@ async def test_bridges_and_nodes_get_the_decisions_of_access(
     unused_port: int,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    caplog.set_level("DEBUG", logger="copass_edge")
     monkeypatch.setenv("BRIDGE_KEY", "bridge-key")
     monkeypatch.setenv("NODE_KEY", "node-key")
     door = door_lines(open_world)
@@ -62,6 +64,9 @@ key = "env:BRIDGE_KEY"
     async with gateway(tmp_path, text):
         await bridge_says(open_world, unused_port, anne.uid)
         await node_says(open_world, unused_port, anne.uid, staff.uid)
+    assert "tap_answered" in caplog.text
+    for kept_quiet in (anne.uid, staff.uid, UNKNOWN, SECRET, "bridge-key", "node-key"):
+        assert kept_quiet not in caplog.text
 
 
 async def in_parts(*parts: bytes) -> AsyncIterator[bytes]:
@@ -191,7 +196,7 @@ key = "env:NODE_KEY"
 {door_lines(None, direction="out")}
 """
     ways = (f"GET /7/card/{UNKNOWN}", f"GET /8/card/{UNKNOWN}", "GET /8/card/04")
-    async with gateway(tmp_path, text):
+    async with gateway(tmp_path, text, patient=False):
         key = "X-AC-Key: node-key"
         assert [(await http(unused_port, way, key))[2] for way in ways] == [b"-1\n", b"1\n", b"1\n"]
         server = await asyncio.start_server(say_nothing, "127.0.0.1", silent_port)

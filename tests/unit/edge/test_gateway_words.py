@@ -309,7 +309,8 @@ def test_an_event_asks_only_where_the_controller_left_it_to_its_host() -> None:
     held = uhppote.read_event(decode.event(event_packet()))
     assert held is not None
     assert (held.serial, held.door, held.number, held.mode) == (405419896, 1, 10058400, "live")
-    assert uhppote.is_fresh(held)
+    assert uhppote.is_fresh(held, timedelta(0))
+    assert not uhppote.is_fresh(held, timedelta(seconds=6))
     again = uhppote.read_event(decode.event(event_packet(late=3)))
     assert again is not None
     assert (again.tap_id, again.age) == (held.tap_id, timedelta(seconds=3))
@@ -323,4 +324,4 @@ def test_an_event_asks_only_where_the_controller_left_it_to_its_host() -> None:
         assert uhppote.read_event(decode.event(event_packet(**refused))) is None, refused
     old = uhppote.read_event(decode.event(event_packet(late=0x09)))
     assert old is not None
-    assert not uhppote.is_fresh(old)
+    assert not uhppote.is_fresh(old, timedelta(0))

@@ -141,22 +141,28 @@ class Host:
             self._handled.popitem(last=False)
         if held.direction == "out" and point.direction == "in":
             point = replace(point, direction="out")
-        lanes.add(point.name, lambda: self.answer(board, point, held))
-
-    async def answer(self, board: Board, point: Point, held: Held) -> None:
         arrived = asyncio.get_running_loop().time()
+        lanes.add(point.name, lambda: self.answer(board, point, held, arrived))
+
+    async def answer(self, board: Board, point: Point, held: Held, arrived: float) -> None:
+        """`arrived`: by the loop's clock. It may have waited in its lane since."""
+        if held.mode == "replay":
+            await self.decide(board, point, held)
+            return
+        if self.is_late(point, held, arrived):
+            return
         verdict = await self.decide(board, point, held)
-        if held.mode == "replay" or not verdict.granted:
-            return
+        if verdict.granted and not self.is_late(point, held, arrived):
+            await self.open_door(board, held.door, point.name)
+
+    def is_late(self, point: Point, held: Held, arrived: float) -> bool:
         waited = timedelta(seconds=asyncio.get_running_loop().time() - arrived)
-        if not uhppote.is_fresh(replace(held, age=held.age + waited)):
-            return
-        await self.open_door(board, held.door, point.name)
+        if uhppote.is_fresh(held, waited):
+            return False
+        log.warning("event_too_old device=%s", point.name)
+        return True
 
     async def decide(self, board: Board, point: Point, held: Held) -> Verdict:
-        if held.mode == "live" and not uhppote.is_fresh(held):
-            log.warning("event_too_old device=%s", point.name)
-            return Verdict(False, MALFORMED, "", "")
         uid = board.uid_of(held.number)
         if uid is None or normalise_uid(uid) != uid:
             reason = AMBIGUOUS if board.config.uids == "listed" else MALFORMED

@@ -65,6 +65,6 @@ def read_event(event: Event) -> Held | None:
     )
 
 
-def is_fresh(held: Held) -> bool:
-    """Whether opening would be for the one who stands there."""
-    return timedelta(seconds=-1) <= held.age <= EVENT_AGE_MAX
+def is_fresh(held: Held, waited: timedelta) -> bool:
+    """Whether opening would be for the one who stands there. `waited`: since the event arrived."""
+    return timedelta(seconds=-1) <= held.age <= EVENT_AGE_MAX - waited
