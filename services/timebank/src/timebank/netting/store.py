@@ -213,7 +213,7 @@ async def list_sides(conn: Conn) -> list[Side]:
     Ours are newer than what we said of them.
     """
     rows = await conn.fetch(
-        "SELECT a.city_id, a.peer_city_id, a.balance_minutes AS minutes,"
+        "SELECT a.city_id, a.peer_city_id, a.balance_minutes AS minutes,"  # noqa: S608 - a constant
         " coalesce(g.state IN ('active', 'suspended'), false) AS in_force"
         " FROM account a LEFT JOIN agreement g USING (city_id, peer_city_id)"
         f" WHERE a.kind = 'clearing' AND a.{HERE} UNION ALL"
@@ -244,7 +244,8 @@ async def save_said(
 async def books_of(conn: Conn, city_ids: Sequence[str]) -> list[str]:
     """Which of these cities are ours and can sign, by name."""
     rows = await conn.fetch(
-        "SELECT city_id FROM city_key WHERE city_id = ANY($1::text[]) ORDER BY city_id",
+        f"SELECT city_id FROM city_key WHERE city_id = ANY($1::text[]) AND {HERE}"
+        " ORDER BY city_id",
         list(city_ids),
     )
     return [row["city_id"] for row in rows]
