@@ -69,8 +69,12 @@ def load_config(folder: Path) -> Config:
     return config
 
 
-def save_config(folder: Path, config: Config) -> None:
+def make_folder(folder: Path) -> None:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def save_config(folder: Path, config: Config) -> None:
+    make_folder(folder)
     write_file(folder / "config.json", json.dumps(asdict(config), indent=2).encode())
 
 

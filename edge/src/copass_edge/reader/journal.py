@@ -203,6 +203,13 @@ class Journal:
         """The service did not take the time of this tap."""
         self._db.execute("UPDATE tap SET occurred_at = ? WHERE tap_id = ?", (occurred_at, tap_id))
 
+    def backlog(self) -> int:
+        """How many taps the service does not surely have."""
+        (count,) = self._db.execute(
+            "SELECT count(*) FROM tap WHERE state NOT IN ('stored', 'refused')"
+        ).fetchone()
+        return int(count)
+
     def counts(self) -> dict[str, int]:
         """Taps by state, and `differing`: those that the service decided otherwise."""
         found = dict(self._db.execute("SELECT state, count(*) FROM tap GROUP BY state").fetchall())

@@ -11,6 +11,7 @@ import json
 import logging
 import random
 import sqlite3
+import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -147,7 +148,7 @@ class Program:
             if direction == "out":
                 self._open(self._unlock_ms)
             return Outcome(None, direction == "out", "unreadable", "none", loop.time() - started)
-        tap_id = str(uuid.uuid4())
+        tap_id = new_tap_id()
         now = self.clock.now()
         asks = self.is_online
         is_written = self._write(
@@ -347,6 +348,7 @@ class Program:
         self._went_away.clear()
         self._turn_away(False)
         self.journal.set_fact("contact_at", self.clock.now())
+        self._note_clock()
 
     def _turn_away(self, away: bool) -> None:
         if away:
@@ -532,11 +534,20 @@ class Program:
         if ids:
             self.journal.stored(await self.service.stored(ids))
 
+    def _note_clock(self) -> None:
+        self.journal.set_fact("time", self.clock.now())
+        self.journal.set_fact("clock_offset", self.clock.now() - time.time())
+        self.journal.set_fact("clock_trusted", self.clock.is_trusted)
+
     async def _remember_time(self) -> None:
         """So that a board whose clock stops with the power knows that it did."""
         while True:
-            self._write(lambda: self.journal.set_fact("time", self.clock.now()))
+            self._write(self._note_clock)
             await asyncio.sleep(REMEMBER_TIME_S)
+
+
+def new_tap_id() -> str:
+    return str(uuid.uuid4())
 
 
 def wire_tap(
