@@ -150,7 +150,9 @@ def test_a_guests_paper_has_a_page_of_its_own(
     page.emulate_media(media="print")
     assert page.locator("article.ticket svg").is_visible()
     assert not page.get_by_text("Print this page").is_visible()
-    assert page.pdf(prefer_css_page_size=True).count(b"/Type /Page\n") == 1
+    paper = page.pdf(prefer_css_page_size=True)
+    assert paper.count(b"/Type /Page\n") == 1
+    assert b"/MediaBox [0 0 298" in paper  # A6, in points
     page.goto("/co-pass/guests")
     page.get_by_role("button", name="Take back the pass of Ravélo").click()
     expect(page.get_by_role("status")).to_have_text("This pass opens nothing any more.")
