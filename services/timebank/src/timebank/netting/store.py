@@ -244,7 +244,7 @@ async def save_said(
 async def books_of(conn: Conn, city_ids: Sequence[str]) -> list[str]:
     """Which of these cities are ours and can sign, by name."""
     rows = await conn.fetch(
-        f"SELECT city_id FROM city_key WHERE city_id = ANY($1::text[]) AND {HERE}"
+        f"SELECT city_id FROM city_key WHERE city_id = ANY($1::text[]) AND {HERE}"  # noqa: S608 - a constant
         " ORDER BY city_id",
         list(city_ids),
     )
