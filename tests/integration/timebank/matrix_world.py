@@ -4,6 +4,7 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,10 @@ from clearing_world import Federation, two_time_banks
 from tokens import token
 
 from common.ids import new_id
+from timebank.netting import store as netting
+from timebank.netting.domain import Netting, Plan
+from timebank.netting.planning import Move
+from timebank.netting.store import Kept
 
 METHODS = ("get", "post", "put", "patch", "delete")
 ABSENT_CITY = "nulle-part"
@@ -75,6 +80,7 @@ BODIES: dict[str, Any] = {
     "POST /v1/holds/{hold_id}/post": {"minutes": 1},
     "POST /v1/listings": LISTING,
     "PATCH /v1/listings/{listing_id}": {"title": "Autre"},
+    "POST /v1/nettings": {"city_id": "{city_id}"},
     "POST /v1/listings/{listing_id}/requests": {"message": "Bonjour"},
     "POST /v1/members/{member_id}/exemption": {"reason": "malade"},
     "POST /v1/pledges": {"minutes_per_month": 60, "member_id": "{member_id}"},
@@ -194,7 +200,7 @@ async def a_full_city(
         await bank.join("eric", "brest")
         things = await one_of_everything(federation)
         absent = {name: ABSENT_CITY if name == "city_id" else str(new_id()) for name in things} | {
-            name: things[name] for name in ("peer_city_id", "change")
+            name: things[name] for name in ("peer_city_id", "change", "answer")
         }
         paths = bank.app.openapi()["paths"]
         operations = [
@@ -227,12 +233,27 @@ async def one_of_everything(federation: Federation) -> dict[str, str]:
     await made(await steward.post(f"members/{anna_id}/exemption", {"reason": "malade"}))
     rent = {"organisation_id": house, "minutes": 10}
     paid = await made(await anna.post("rent-credits", rent))
+    plan = Plan(
+        netting_id=new_id(),
+        decider="bourges",
+        moves=(
+            Move("bourges", "nantes", 5, 20),
+            Move("nantes", "brest", 5, 20),
+            Move("brest", "bourges", 5, 20),
+        ),
+        expires_at=federation.clock() + timedelta(days=7),
+    )
+    async with bank.pool.acquire() as conn, conn.transaction():
+        proposed = Kept(Netting(plan, "nantes", "proposed"), "bourges", federation.clock())
+        await netting.add(conn, proposed)
     listing = await publish(anna, price_minutes=5)
     exchange = await ask(bruno, listing)
     return {
         "city_id": "nantes",
         "peer_city_id": "bourges",
         "change": "suspend",
+        "answer": "refuse",
+        "netting_id": str(plan.netting_id),
         "member_id": anna_id,
         "owner_id": anna_id,
         "organisation_id": house,

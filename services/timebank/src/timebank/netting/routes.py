@@ -172,11 +172,13 @@ async def get_possible(
     cities: Annotated[list[Slug] | None, Query(max_length=CITIES_MAX)] = None,
 ) -> PlanView:
     """What could be netted now, besides what is proposed already; no moves where no debts go
-    round. For federation admins, auditors and stewards."""
+    round. For federation admins and auditors; for stewards where their city takes part."""
     if not is_federal(principal) and not principal.has("steward"):
         raise forbidden()
     async with pool.acquire() as conn:
-        return view_moves(await service.find_moves(conn, cities))
+        view = view_moves(await service.find_moves(conn, cities))
+    shown = is_federal(principal) or principal.city in view.cities
+    return view if shown else view_moves(())
 
 
 @router.post("/nettings", status_code=201)

@@ -142,7 +142,7 @@ async def list_kept(
 
 async def list_open_plans(conn: Conn) -> list[Plan]:
     """Each once, whichever of our cities are in it."""
-    rows = await conn.fetch(f"{SELECT_NETTING} WHERE state IN ('proposed', 'agreed')")
+    rows = await conn.fetch(f"{SELECT_NETTING} WHERE state IN ('proposed', 'agreed') AND {HERE}")
     plans = {row["netting_id"]: to_kept(row).netting.plan for row in rows}
     return list(plans.values())
 
