@@ -69,6 +69,8 @@ local function keep_scene()
         redis.call('ZADD', 'charge:' .. place_id, now, member_id)
         redis.call('HSET', 'charged:' .. place_id, '*', now)
         if more.zone then redis.call('HSET', 'charged:' .. place_id, more.zone, now) end
+    elseif movement == 'enter' then
+        redis.call('ZREM', 'charge:' .. place_id, member_id)
     end
     if more.interlock then
         redis.call('SET', 'interlock:' .. place_id .. ':' .. more.interlock, more.door,
