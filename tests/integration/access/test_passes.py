@@ -7,14 +7,16 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from access_world import PEPPER, Person, World, new, problem
+from access_world import PEPPER, Person, World, new, problem, until
 from phone import Phone
 
 from access import retention
+from access.events import CARDS
 from common.events import Topic
 from copass_tap.credentials import credential_hash
 from copass_tap.decision import REPLAY_AGE_MAX
 
+GUEST = "CG1.AEAQCAIBAEAQCAIBAEAQCAIBAE"
 DIGITS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
 
 
@@ -146,3 +148,63 @@ async def test_nobody_elses_code_and_none_of_another_moment(
     assert await retention.forget_codes(open_world.pool, moment + REPLAY_AGE_MAX) == 0
     later = moment + REPLAY_AGE_MAX + timedelta(minutes=2)
     assert await retention.forget_codes(open_world.pool, later) == 1
+
+
+async def test_a_guest_comes_while_invited_to_where_they_are_invited(open_world: World) -> None:
+    """As one person among all: room is theirs only if there is some, and the host is not moved."""
+    host, card_id, now = Person(), new(), datetime.now(UTC)
+    version = iter(range(1, 100))
+
+    async def invited(**changes: Any) -> str:
+        """What the door says once it knows of this."""
+        data = {
+            "card_id": card_id,
+            "version": next(version),
+            "credential_hash": credential_hash(PEPPER.encode(), "guest", GUEST[4:]),
+            "credential_type": "guest",
+            "member_id": card_id,
+            "status": "active",
+            "public_key": None,
+            "valid_from": (now - timedelta(hours=1)).isoformat(),
+            "valid_until": (now + timedelta(hours=1)).isoformat(),
+            "places": [open_world.place_id, new()],
+            "host_member_id": host.member_id,
+            **changes,
+        }
+        await open_world.publish((CARDS, card_id, data))
+        known = f"{data['version']} ".encode()
+
+        async def is_known() -> bool:
+            document = await open_world.pipe.call(
+                "HGET", f"card:{data['credential_hash']}", card_id
+            )
+            return bool(document and document.startswith(known))
+
+        await until(is_known)
+        return await reason()
+
+    async def reason(**changes: Any) -> str:
+        credential = {"type": "guest", "code": GUEST}
+        answer = await open_world.post(open_world.body("", credential=credential, **changes))
+        assert answer.status_code == 200, answer.text
+        return str(answer.json()["reason"])
+
+    await open_world.publish(*host.states())
+    await open_world.knows(host)
+    assert await reason() == "unknown_credential"
+    assert await invited(places=[new()]) == "guest_not_valid"
+    assert await invited(valid_until=(now - timedelta(minutes=1)).isoformat()) == "guest_not_valid"
+    assert await invited(valid_from=(now + timedelta(minutes=5)).isoformat()) == "guest_not_valid"
+    assert await invited(status="blocked") == "credential_blocked"
+    assert await invited() == "guest"
+    assert await reason(door_id=open_world.home_door_id) == "not_entitled"
+    assert await reason(direction="out") == "exit"
+    _, _, place = open_world.place()
+    await open_world.publish(open_world.place(2, doors=[{**place["doors"][0], "min_assurance": 2}]))
+
+    async def is_strict() -> bool:
+        return await reason() == "credential_too_weak"
+
+    await until(is_strict)
+    inside = await open_world.pipe.call("ZRANGE", f"inside:{open_world.place_id}", 0, -1)
+    assert host.member_id.encode() not in inside
