@@ -9,6 +9,7 @@ import rfc8785
 from hypothesis import given
 from hypothesis import strategies as st
 
+from timebank.log import service as log_service
 from timebank.log.domain import Crossing, Line, Waiting, name_account, put_in_order, write_entry
 
 NOW = datetime(2026, 11, 22, 10, 0, tzinfo=UTC)
@@ -106,3 +107,9 @@ def test_an_entry_names_nobody_and_is_canonical() -> None:
 def test_a_name_is_another_with_another_salt() -> None:
     names = {name_account(ACCOUNTS[0], bytes([salt]) * 32) for salt in range(5)}
     assert len(names) == 5
+
+
+def test_what_is_acknowledged_is_signed_within_ten_seconds() -> None:
+    """However unlucky: just after a checkpoint, just after a look."""
+    waits_s = log_service.CHECKPOINT_EVERY.total_seconds() + log_service.POLL_S
+    assert waits_s + 2 * log_service.PAUSE_S < 10
