@@ -1,19 +1,26 @@
-"""`copass-verify BUNDLE…`: verify evidence without any server. Exit code 0 only if all holds."""
+"""`copass-verify BUNDLE…`: verify evidence, from files or fetched from servers. Exit code 0 only if
+all holds."""
 
 import argparse
 import json
+import os
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from copass_verify.bundle import WrongBundle, open_bundle
 from copass_verify.crossings import Fault
 from copass_verify.excerpts import ExcerptReport
 from copass_verify.notes import Verifier, WrongKey, parse_verifier
-from copass_verify.verify import Report, verify
+from copass_verify.online import NoAnswer, Server, check_live, is_address, parse_server
+from copass_verify.verify import Progress, Report, verify
 
+ASKED_WITH = "COPASS_TOKEN"
+SHOWN = ("cities", "excerpts", "faults")
 SHOWN_MAX = 20
 REDRAW_S = 0.1
 RATE_AFTER_S = 1.0
@@ -30,9 +37,14 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="copass-verify",
         description="Verify what cities' time banks say, without trusting any of their servers.",
-        epilog="Exit code: 0 when all holds, 1 when anything does not, 2 for a wrong command.",
+        epilog=f"Exit code: 0 when all holds, 1 when anything does not, 2 for a wrong command."
+        f" A server is asked with the token in {ASKED_WITH}, of an auditor or federation admin.",
     )
-    parser.add_argument("bundle", nargs="+", type=Path, help="evidence bundles, verified together")
+    parser.add_argument(
+        "bundle",
+        nargs="+",
+        help="evidence bundles, and addresses of time banks (https://…), verified together",
+    )
     parser.add_argument(
         "--key",
         action="append",
@@ -118,19 +130,53 @@ def write_excerpt(one: ExcerptReport) -> None:
     say(f"  NOT proven by an excerpt: balances, floors, what was before{gaps}")
 
 
+def as_json(report: Report) -> dict[str, Any]:
+    told = {name: [asdict(one) for one in getattr(report, name)] for name in SHOWN}
+    return {"sound": report.sound, **told, "more": report.more}
+
+
+def gather(sources: Sequence[str], token: str | None, folder: Path) -> dict[Path, Server | None]:
+    """The files to verify; those of servers are fetched first. Raises NoAnswer and OSError."""
+    found: dict[Path, Server | None] = {}
+    for number, source in enumerate(sources):
+        if not is_address(source):
+            found[Path(source)] = None
+            continue
+        server = parse_server(source, token)
+        path = folder / f"{number}.zip"
+        server.fetch(path)
+        found[path] = server
+    return found
+
+
+def check(options: argparse.Namespace, folder: Path, progress: Progress) -> Report:
+    """Raises WrongBundle, NoAnswer and OSError."""
+    files = gather(options.bundle, os.environ.get(ASKED_WITH), folder)
+    bundles = {path: open_bundle(path) for path in files}
+    report = verify(
+        list(bundles.values()),
+        pinned=options.key,
+        cosigners_min=options.cosigned,
+        progress=progress,
+        apart=True,
+    )
+    for path, server in files.items():
+        if server is not None and report.trust is not None:
+            last = {
+                city: seen for (city, source), seen in report.last.items() if source == str(path)
+            }
+            for fault in check_live(server, bundles[path], last, report.trust):
+                report.tell(fault)
+    return report
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     loud = not options.quiet and not options.json and sys.stderr.isatty()
     try:
-        bundles = [open_bundle(path) for path in options.bundle]
-        report = verify(
-            bundles,
-            pinned=options.key,
-            cosigners_min=options.cosigned,
-            progress=ProgressLine().show if loud else no_progress,
-            apart=True,
-        )
-    except WrongBundle as error:
+        with tempfile.TemporaryDirectory(prefix="copass-verify-") as folder:
+            report = check(options, Path(folder), ProgressLine().show if loud else no_progress)
+    except (WrongBundle, NoAnswer, OSError) as error:
         if options.json:
             say(json.dumps({"sound": False, "error": str(error)}))
         else:
@@ -139,7 +185,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if loud:
         sys.stderr.write("\r\033[K")
     if options.json:
-        say(json.dumps({"sound": report.sound, **asdict(report)}, indent=2))
+        say(json.dumps(as_json(report), indent=2))
     else:
         write_text(report)
     return 0 if report.sound else 1

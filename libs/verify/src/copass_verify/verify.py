@@ -56,6 +56,9 @@ class Report:
     excerpts: list[ExcerptReport] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
     more: int = 0
+    # Whose keys were believed, and the last checkpoint of each city in each file.
+    trust: Trust | None = field(default=None, repr=False)
+    last: dict[tuple[str, str], Seen] = field(default_factory=dict, repr=False)
 
     @property
     def sound(self) -> bool:
@@ -91,6 +94,7 @@ def verify(
             if not files.excerpt:
                 copies.setdefault(files.city, []).append(files)
     trust = believe(bundles, pinned, lambda city, what: report.tell(Fault(city, None, None, what)))
+    report.trust = trust
     seen: dict[str, dict[int, Seen]] = {}
     own: dict[tuple[str, str], dict[int, Seen]] = {}
     for city, parts in copies.items():
@@ -98,6 +102,8 @@ def verify(
         for one in parts:
             found = read_checkpoints(report, one, trust.logs[city], trust.cosigners)
             own[city, str(one.source)] = found
+            if found:
+                report.last[city, str(one.source)] = found[max(found)]
             merge(report, city, seen[city], found)
     check_excerpts(report, bundles, trust, seen, cosigners_min)
     chains = trust.chains()
