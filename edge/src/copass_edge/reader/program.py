@@ -94,6 +94,7 @@ class Program:
         self._snapshot_wanted = asyncio.Event()
         self._something_to_send = asyncio.Event()
         self._offset_s = self.clock.offset_s
+        self._in_hand: set[str] = set()
         self._open_until = 0.0
         self._opening: asyncio.Task[None] | None = None
         self._background: set[asyncio.Task[None]] = set()
@@ -149,6 +150,16 @@ class Program:
                 self._open(self._unlock_ms)
             return Outcome(None, direction == "out", "unreadable", "none", loop.time() - started)
         tap_id = new_tap_id()
+        self._in_hand.add(tap_id)
+        try:
+            return await self._answer(reading, tap_id, direction, started)
+        finally:
+            self._in_hand.discard(tap_id)
+
+    async def _answer(
+        self, reading: Reading, tap_id: str, direction: Direction, started: float
+    ) -> Outcome:
+        loop = asyncio.get_running_loop()
         now = self.clock.now()
         asks = self.is_online
         is_written = self._write(
@@ -503,7 +514,7 @@ class Program:
         """Send the oldest taps of the log; whether there may be more. Raises Away, Refused."""
         taps = self.journal.to_send(self.clock.now() - RESEND_AFTER_S, BATCH_MAX)
         # A tap that is being decided at this moment is not sent yet.
-        taps = [tap for tap in taps if tap.state != "begun" or self._is_left_over(tap)]
+        taps = [tap for tap in taps if tap.tap_id not in self._in_hand]
         if not taps:
             return False
         bodies = [
@@ -522,10 +533,6 @@ class Program:
                 self.journal.refused(tap.tap_id, answer.code)
         self.journal.answered(answered, self.clock.now())
         return len(taps) == BATCH_MAX
-
-    def _is_left_over(self, tap: LoggedTap) -> bool:
-        """Whether a tap that was begun is not in hand any more."""
-        return self.clock.now() - tap.occurred_at > 5.0
 
     async def confirm_some(self) -> None:
         """Ask which answered taps are in the history. Raises Away, Refused."""
