@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -77,7 +78,7 @@ async def in_parts(*parts: bytes) -> AsyncIterator[bytes]:
 async def bridge_says(world: World, port: int, uid: str) -> None:
     base = f"http://127.0.0.1:{port}/api/v1/bridge"
     key = {"authorization": "Bearer bridge-key"}
-    question = {"keys": [{"type": "nfca", "token": uid}], "configVersion": 0}
+    question: dict[str, Any] = {"keys": [{"type": "nfca", "token": uid}], "configVersion": 0}
     async with httpx.AsyncClient(headers=key) as bridge:
         # Sent twice, as by a device that did not hear the first answer: one swipe, one tap.
         first, again = await asyncio.gather(
@@ -95,7 +96,7 @@ async def bridge_says(world: World, port: int, uid: str) -> None:
         stop = {"stopType": "normal", "currentSession": session}
         assert (await bridge.post(f"{base}/stop", json=stop)).status_code == 204
 
-        unknown = {"keys": [{"type": "nfca", "token": UNKNOWN}], "configVersion": 0}
+        unknown: dict[str, Any] = {"keys": [{"type": "nfca", "token": UNKNOWN}], "configVersion": 0}
         answer = await bridge.post(f"{base}/access", json=unknown)
         assert (answer.status_code, answer.json()["type"]) == (200, "denied")
         for content in (
@@ -109,6 +110,8 @@ async def bridge_says(world: World, port: int, uid: str) -> None:
         ):
             answer = await bridge.post(f"{base}/access", content=content)
             assert answer.json()["type"] == "denied", content[:20]
+        two = {"keys": [*question["keys"], *unknown["keys"]], "configVersion": 0}
+        assert (await bridge.post(f"{base}/access", json=two)).json()["type"] == "denied"
         valid = json.dumps(question).encode()
         for huge in (b" " * 5000 + valid, in_parts(b" " * 5000, valid)):
             answer = await bridge.post(f"{base}/access", content=huge)
