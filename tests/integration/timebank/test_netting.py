@@ -219,7 +219,7 @@ async def test_a_circle_is_proposed_agreed_by_all_and_posted_once(federation: Fe
                 for other in CITIES[:]
                 if other != city
             }
-            assert book.netted == {netting_id: peers}
+            assert {each: one.moved for each, one in book.netted.items()} == {netting_id: peers}
 
 
 async def test_what_is_lost_is_said_again_and_what_is_forged_changes_nothing(

@@ -36,6 +36,17 @@ class WrongEntry(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
+class Netted:
+    """A netting as one city posted it. `moved`: by peer, by how many minutes the position with it
+    moved. `posted_at`: epoch seconds."""
+
+    index: int
+    transfer: str
+    posted_at: float
+    moved: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
 class Crossing:
     """The part of a transfer between cities that an entry is. `posted_at`: epoch seconds."""
 
@@ -128,8 +139,7 @@ class Book:
     of_nobody: dict[bytes, tuple[str, str | None]] = field(default_factory=dict)
     transfers: set[bytes] = field(default_factory=set)
     taken_back: set[bytes] = field(default_factory=set)
-    # By netting and peer, the minutes by which the position with the peer moved.
-    netted: dict[str, dict[str, int]] = field(default_factory=dict)
+    netted: dict[str, Netted] = field(default_factory=dict)
 
     def add(self, raw: bytes) -> Crossing | None:
         """Take the next entry in; its part between cities, if it is one.
@@ -227,7 +237,7 @@ class Book:
     ) -> Crossing | None:
         told = entry.get("clearing")
         if entry["kind"] == "netting":
-            self.add_netting(told, entry["lines"])
+            self.add_netting(entry, index, posted_at)
             return None
         need((entry["kind"] in STEPS) == (told is not None), "its kind and its clearing differ")
         pairs = [line for line in entry["lines"] if "is" in line and line["is"] in OF_PAIRS]
@@ -252,15 +262,16 @@ class Book:
         )
         return Crossing(told["id"], step, peer, minutes, index, entry["transfer"], posted_at)
 
-    def add_netting(self, told: Any, lines: list[dict[str, Any]]) -> None:
+    def add_netting(self, entry: dict[str, Any], index: int, posted_at: float) -> None:
         """What several cities owe each other in a circle becomes less: one line for each pair."""
+        told, lines = entry.get("clearing"), entry["lines"]
         need(type(told) is dict and told.keys() == NETTING, "its clearing has other fields")
         need(told["step"] == "netting" and matches(UUID, told["id"]), "its netting has no id")
         need(all(line.get("is") == "clearing" for line in lines), "a netting moves pairs alone")
         moved = {line["peer"]: line["minutes"] for line in lines}
         need(len(moved) == len(lines), "a netting moves a pair once")
         need(told["id"] not in self.netted, f"netting {told['id']} was there before")
-        self.netted[told["id"]] = moved
+        self.netted[told["id"]] = Netted(index, entry["transfer"], posted_at, moved)
 
 
 def read_time(value: Any) -> float:

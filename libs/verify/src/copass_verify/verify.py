@@ -14,11 +14,12 @@ from operator import itemgetter
 from copass_verify.bundle import Bundle, CityFiles, WrongBundle
 from copass_verify.checkpoints import WrongCheckpoint
 from copass_verify.crossings import Fault, Ledger, pair
-from copass_verify.entries import Book, Crossing, WrongEntry
+from copass_verify.entries import Book, Crossing, Netted, WrongEntry
 from copass_verify.excerpts import Excerpt, ExcerptReport, check_excerpt, pair_excerpts
 from copass_verify.keys import Chain
 from copass_verify.merkle import Frontier, hash_leaf, root_of
 from copass_verify.messages import read_message
+from copass_verify.netted import pair_nettings
 from copass_verify.notes import Verifier, WrongNote
 from copass_verify.parts import Lines, read_parts
 from copass_verify.runs import Runs
@@ -108,6 +109,7 @@ def verify(
     check_excerpts(report, bundles, trust, seen, cosigners_min)
     chains = trust.chains()
     ledgers = {}
+    netted: dict[str, dict[str, Netted]] = {}
     for city, parts in copies.items():
         lengths = [max(own[city, str(one.source)], default=0) for one in parts]
         longest = parts[lengths.index(max(lengths))]
@@ -117,6 +119,7 @@ def verify(
             if one is not longest:
                 continue
             ledgers[city] = ledger
+            netted[city] = book.netted
             answers = check_messages(report, one, ledger, chains)
             report.cities.append(
                 summary(one, book, ledger, own[city, str(one.source)], trust.logs[city], answers)
@@ -125,7 +128,7 @@ def verify(
             if count < cosigners_min:
                 what = f"{count} cities cosigned its last checkpoint, not {cosigners_min}"
                 report.tell(Fault(city, None, None, what))
-    for fault in pair(ledgers):
+    for fault in (*pair(ledgers), *pair_nettings(netted, ledgers)):
         report.tell(fault)
     return report
 
