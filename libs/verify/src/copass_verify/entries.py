@@ -264,7 +264,7 @@ class Book:
 
     def add_netting(self, entry: dict[str, Any], index: int, posted_at: float) -> None:
         """What several cities owe each other in a circle becomes less: one line for each pair."""
-        told, lines = entry.get("clearing"), entry["lines"]
+        told, lines = entry.get("clearing", {}), entry["lines"]
         need(type(told) is dict and told.keys() == NETTING, "its clearing has other fields")
         need(told["step"] == "netting" and matches(UUID, told["id"]), "its netting has no id")
         need(all(line.get("is") == "clearing" for line in lines), "a netting moves pairs alone")
