@@ -139,13 +139,15 @@ async def use_message(
 async def use_code(
     pool: Pool, tap: Tap, code: PassCode, reader_id: str, decision: Decision, now: datetime
 ) -> Decision:
-    """See to it that a code of a phone serves one tap at each door, and none once a later one did.
+    """See to it that a code of a phone opens each door once, and not once a later one did.
 
     As use_message, for the same reason: a Redis that was lost is rebuilt in less time than a code
-    is good for. A code of another moment is not used up, or a phone whose clock was ahead for a
-    while would be shut out when it is right again.
+    is good for. A denial uses nothing up: who holds up the phone again hears the same reason, not
+    another. Nor does a code of another moment on the way out, or a phone whose clock was ahead for
+    a while would be shut out when it is right again.
     """
-    if not code.is_current(int((now if tap.mode == "live" else tap.occurred_at).timestamp())):
+    at = int((now if tap.mode == "live" else tap.occurred_at).timestamp())
+    if not decision.granted or not code.is_current(at):
         return decision
     async with pool.acquire() as conn:
         last = await store.use_code(
