@@ -1,15 +1,18 @@
 """From the stream to the history: every answered tap exactly once, whatever dies on the way."""
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from access_world import STEWARD, STRANGER, Person, World, new, problem, running, until
 
-from access import retention
+from access import retention, store
 from access.events import TAPS
+from access.store import TapRow
 from access.tap_relay import TapRelay
 from common import kafka
+from common.ids import new_id
 
 
 async def tap_many(world: World, count: int) -> set[str]:
@@ -187,10 +190,21 @@ async def test_after_thirty_days_only_counts_are_left(open_world: World) -> None
     decisions = await tap_many(open_world, 5)
     await record(open_world, decisions)
     now = datetime.now(UTC)
+    await retention.make_days(open_world.pool, now)  # moves what came before the day's table
+    assert len(await open_world.history()) == 5
     assert await retention.anonymise(open_world.pool, now + timedelta(days=29)) == 0
-    assert await retention.anonymise(open_world.pool, now + timedelta(days=31)) == 5
+    another = replace(TapRow(**(await open_world.history())[0]), decision_id=new_id())
+    async with open_world.pool.acquire() as conn:
+        await store.insert_taps(conn, [another])  # into the table of its day
+    assert await open_world.pool.fetchval("SELECT count(*) FROM tap_other") == 0
+    assert await retention.anonymise(open_world.pool, now + timedelta(days=31)) == 6
     assert await open_world.history() == []
     rows = await open_world.pool.fetch("SELECT * FROM tap_daily_count")
-    assert sum(row["taps"] for row in rows) == 5
+    assert sum(row["taps"] for row in rows) == 6
     assert {row["reason"] for row in rows} == {"unknown_credential"}
+    # The table of the day is gone with them, those of later days are not.
+    days = await open_world.pool.fetch("SELECT inhrelid::regclass::text AS name FROM pg_inherits")
+    names = {row["name"] for row in days}
+    assert f"tap_{now:%Y_%m_%d}" not in names
+    assert f"tap_{now + timedelta(days=7):%Y_%m_%d}" in names
     assert await retention.anonymise(open_world.pool, now + timedelta(days=31)) == 0

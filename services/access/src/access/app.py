@@ -13,6 +13,8 @@ from access.consumers import HANDLERS
 from access.credentials import CredentialReader
 from access.endpoint import TapsFirst
 from access.events import HISTORY_GROUP, PROJECTION_GROUP
+from access.operators.live import LiveTaps
+from access.operators.routes import router as operators_router
 from access.presence.routes import router as presence_router
 from access.privacy import router as privacy_router
 from access.projector import Projector
@@ -53,6 +55,7 @@ def create_app(settings: Settings, clock: Clock = utc_now) -> FastAPI:
         app.state.signer = make_signer(settings.key_secret.get_secret_value())
         app.state.desk = Desk()
         app.state.pipe = RedisPipe(settings.redis_url.get_secret_value())
+        app.state.live = LiveTaps(settings.redis_url.get_secret_value())
         app.state.pool = await db.create_pool(
             settings.database_url.get_secret_value(),
             name="access-api",
@@ -72,6 +75,7 @@ def create_app(settings: Settings, clock: Clock = utc_now) -> FastAPI:
             yield
             listening.cancel()
             await asyncio.gather(listening, return_exceptions=True)
+        await app.state.live.close()
         await app.state.pool.close()
         await app.state.pipe.close()
 
@@ -83,7 +87,7 @@ def create_app(settings: Settings, clock: Clock = utc_now) -> FastAPI:
         title="Copass access",
         version="1.0.0",
         description="Decides at the door.",
-        routers=[router, snapshot_router, presence_router, privacy_router],
+        routers=[operators_router, router, snapshot_router, presence_router, privacy_router],
         lifespan=lifespan,
         ready=ready,
     )
@@ -137,7 +141,7 @@ async def worker(settings: Settings) -> None:
                 "conflicts": lambda: conflicts.forget_for_ever(pool, utc_now),
                 "outbox": Relay(settings, letters).run,
                 "lockdowns": lambda: keep_lockdowns(settings, pool, utc_now),
-                "retention": lambda: retention.anonymise_for_ever(pool, utc_now),
+                "retention": lambda: retention.keep_history(pool, utc_now),
             },
             ready=ready,
         )

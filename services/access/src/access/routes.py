@@ -252,11 +252,16 @@ async def get_taps(
     principal: CurrentPrincipal,
     place_id: UUID | None = None,
     member_id: UUID | None = None,
+    door_id: UUID | None = None,
+    reader_id: UUID | None = None,
+    decision: Literal["grant", "deny"] | None = None,
+    reason: Reason | None = None,
     since: Annotated[AwareDatetime | None, Query(description="Decided then or later.")] = None,
+    until: Annotated[AwareDatetime | None, Query(description="Decided before then.")] = None,
     cursor: Annotated[UUID | None, Query(description="`next` of the page before.")] = None,
     limit: Annotated[int, Query(ge=1, le=PAGE_MAX)] = 50,
 ) -> TapPage:
-    """Stewards and operators see their city's places, everybody their own taps."""
+    """Stewards and operators see their city's places, which is noted; everybody their own taps."""
     rows = await service.list_taps(
         request.app.state.pool,
         principal,
@@ -265,6 +270,12 @@ async def get_taps(
         since=since,
         before=cursor,
         limit=limit + 1,
+        now=request.app.state.clock(),
+        until=until,
+        door_id=door_id,
+        reader_id=reader_id,
+        decision=decision,
+        reason=reason,
     )
     return page_of(rows, limit)
 

@@ -1,17 +1,21 @@
 """What people ask of access: the history, how full a place is, a lockdown."""
 
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from access import live_store, store
 from access.live_store import Place
+from access.operators.store import Look, add_look
 from access.redis_pipe import RedisPipe
 from access.snapshots.store import stamp_lockdown
 from access.store import Lockdown, TapRow
 from access.tap import not_ready
 from common.auth import Principal
 from common.db import Conn, Pool
+from common.export import plain
 from common.idempotency import Answer, run_once
+from common.ids import new_id
 from common.problems import Problem, forbidden, not_found
 
 CITY_STAFF = ("operator", "steward")
@@ -46,25 +50,46 @@ async def list_taps(
     since: datetime | None,
     before: UUID | None,
     limit: int,
+    now: datetime,
+    **filters: Any,
 ) -> list[TapRow]:
-    """The history, newest first: one's own everywhere, or all of one's city.
+    """The history, newest first: one's own everywhere, or all of one's city, and then it is noted
+    who looked. `filters`: the other ones of `store.list_taps`.
 
     Another city's taps are as absent as those that never were. Raises Problem 403 for a caller who
     asks for more than his own without answering for a city.
     """
     own = member_id is not None and str(member_id) == principal.sub
-    if not own and not (principal.city and principal.has(*CITY_STAFF)):
+    city = None if own else principal.city
+    if not own and not (city and principal.has(*CITY_STAFF)):
         raise forbidden("You may see your own taps: give your member_id.")
-    async with pool.acquire() as conn:
-        return await store.list_taps(
+    async with pool.acquire() as conn, conn.transaction():
+        found = await store.list_taps(
             conn,
-            city_id=None if own else principal.city,
+            city_id=city,
             place_id=place_id,
             member_id=member_id,
             since=since,
             before=before,
             limit=limit,
+            **filters,
         )
+        if city is not None:
+            asked = {"since": since, "cursor": before, **filters}
+            await add_look(
+                conn,
+                Look(
+                    look_id=new_id(),
+                    looked_at=now,
+                    looked_by=principal.sub,
+                    city_id=city,
+                    place_id=place_id,
+                    member_id=member_id,
+                    filters={name: plain(item) for name, item in asked.items() if item is not None},
+                    taps=min(len(found), limit - 1),  # one more says that there are more
+                ),
+            )
+        return found
 
 
 async def set_lockdown(

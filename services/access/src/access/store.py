@@ -82,6 +82,11 @@ async def list_taps(
     since: datetime | None,
     before: UUID | None,
     limit: int,
+    until: datetime | None = None,
+    door_id: UUID | None = None,
+    reader_id: UUID | None = None,
+    decision: str | None = None,
+    reason: str | None = None,
 ) -> list[TapRow]:
     """Newest first. None: not filtered by that. `before`: only decisions older than this one."""
     rows = await conn.fetch(
@@ -93,6 +98,11 @@ async def list_taps(
         " AND ($3::uuid IS NULL OR member_id = $3)"
         " AND ($4::timestamptz IS NULL OR decided_at >= $4)"
         " AND ($5::uuid IS NULL OR decision_id < $5)"
+        " AND ($7::timestamptz IS NULL OR decided_at < $7)"
+        " AND ($8::uuid IS NULL OR door_id = $8)"
+        " AND ($9::uuid IS NULL OR reader_id = $9)"
+        " AND ($10::text IS NULL OR decision = $10)"
+        " AND ($11::text IS NULL OR reason = $11)"
         " ORDER BY decision_id DESC LIMIT $6",
         city_id,
         place_id,
@@ -100,6 +110,11 @@ async def list_taps(
         since,
         before,
         limit,
+        until,
+        door_id,
+        reader_id,
+        decision,
+        reason,
     )
     return [TapRow(**row) for row in rows]
 
