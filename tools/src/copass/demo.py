@@ -31,6 +31,7 @@ from copass.demo_api import (
 )
 from copass.demo_clearing import CLEARING_STEPS
 from copass.demo_data import Card, DemoNetwork, Door, demo_network
+from copass.demo_evidence import EVIDENCE_STEPS
 from copass.demo_life import LIFE_STEPS
 from copass.demo_state import (
     ADMIN,
@@ -317,6 +318,7 @@ STEPS = (
     *LIFE_STEPS,
     *CLEARING_STEPS,
     Step({"fr": "La somme des soldes", "en": "The sum of all balances"}, Story.sum_is_zero),
+    *EVIDENCE_STEPS,
 )
 
 

@@ -106,6 +106,9 @@ class Api:
         self._token_locks: dict[str, asyncio.Lock] = {}
         self.retries = 0
 
+    def url_of(self, service: str) -> str:
+        return self._urls[service]
+
     async def token(self, login: Login) -> str:
         lock = self._token_locks.setdefault(login.email, asyncio.Lock())
         async with lock:

@@ -296,7 +296,7 @@ class CityCheck:
         changed = self.first_changed(size, signed)
         if changed is not None:
             what = f"it is not the entry that was signed, in the checkpoint of {size}{whose}"
-            self.tell(size - 0.5, changed, None, what)
+            self.tell(changed + 0.5, changed, None, what)
         else:
             what = (
                 f"between here and entry {size - 1} is what was not signed: the root of {size}"
