@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from timebank import consumers
 from timebank.app import topics_of
 from timebank.clearing.service import keep_clearing
 from timebank.events import CLEARING
+from timebank.reconciliation import service as reconciliation
 
 
 @asynccontextmanager
@@ -120,6 +122,22 @@ async def test_cities_of_two_time_banks_agree_clear_and_take_back(federation: Fe
 
     await until(is_at_rest)
     await federation.check_books()
+
+    # Each asks the other where it stands, and finds the same.
+    for bank in federation.each:
+        hour = timedelta(hours=1)
+        vault = federation.vault
+        await reconciliation.ask_where_due(bank.pool, vault, utc_now, every=hour, overdue=hour)
+
+    async def agree() -> bool:
+        pairs = [
+            (await federation.steward(city).get("reconciliation")).json()["items"]
+            for city in ("nantes", "bourges")
+        ]
+        found = [(each["state"], each["position_minutes"]) for (each,) in pairs]
+        return found == [("agrees", 80), ("agrees", -80)]
+
+    await until(agree)
 
 
 async def test_a_message_that_nobody_can_read_stops_nobody(federation: Federation) -> None:
