@@ -52,6 +52,7 @@ async def test_boards_and_stations_speak_with_access_and_old_messages_open_nothi
     unused_port: int,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setenv("MQTT_PASSWORD", "copass-gateway"[::-1])
     anne = await member(open_world)
@@ -105,6 +106,7 @@ users = "front.cards"
                 await boards_ask(open_world, unused_port, anne.uid)
                 await stations_tell(open_world, station, anne.uid)
                 await strangers(open_world, unused_port)
+        assert "topic_not_granted" not in caplog.text
         assert not await is_kept(unused_port, "front", "front/cmd")
         assert not await is_kept(unused_port, "machine-12", "machine/12/reply")
 

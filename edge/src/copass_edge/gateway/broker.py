@@ -27,10 +27,10 @@ from copass_edge.gateway.swipes import Point, Swipe, tap_id_of
 PAYLOAD_BYTES_MAX = 2048
 INCOMING_MAX = 256
 SAID_KEPT = 32
+NOT_GRANTED = 128  # and beyond, in the answer to a subscription
 USERS_EVERY_S = 3600.0
 # Each command is a file that a small processor writes.
 COMMAND_EVERY_S = 0.05
-CLIENT_ID = "copass-gateway"
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ class Broker:
                 self.config.port,
                 username=self.config.username,
                 password=self.password.reveal(),
-                identifier=CLIENT_ID,
+                identifier=self.config.username,
                 clean_session=True,  # what was said while the gateway was away is too late
                 tls_context=tls,
                 max_queued_incoming_messages=INCOMING_MAX,
@@ -88,7 +88,9 @@ class Broker:
             asyncio.TaskGroup() as tasks,
         ):
             for topic in (*self._devices, *self.guarded()):
-                await client.subscribe(topic, qos=0)
+                granted = await client.subscribe(topic, qos=0)
+                if any(getattr(code, "value", code) >= NOT_GRANTED for code in granted):
+                    log.error("topic_not_granted topic=%s", topic)
             log.info("broker_joined")
             if any(station.users or station.withdrawn for station in self.stations.values()):
                 tasks.create_task(self.keep_users(client))
