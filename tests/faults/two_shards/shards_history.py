@@ -22,6 +22,7 @@ GIVE_UP_SHARE = 0.3
 BETWEEN_SHARE = 0.5
 NOBODY_SHARE = 0.1
 TAKE_BACK_SHARE = 0.06
+LOST_SHARE = 0.1
 
 
 @dataclass
@@ -67,6 +68,8 @@ class History:
     take_backs: list[TakeBack] = field(default_factory=list)
     # Of each attempt of each shard, in order: whether somebody answered it.
     attempts: dict[str, list[bool]] = field(default_factory=dict)
+    # Answers that nobody may be given.
+    wrong: list[str] = field(default_factory=list)
 
     def count(self, shard: Shard, answered: bool) -> None:
         self.attempts.setdefault(shard.name, []).append(answered)
@@ -74,8 +77,8 @@ class History:
     def of(self, said: Said) -> list[Wish]:
         return [wish for wish in self.wishes if wish.said == said]
 
-    def unexpected(self, answer: httpx.Response) -> AssertionError:
-        return AssertionError(f"{answer.request.url}: {answer.status_code} {answer.text[:300]}")
+    def unexpected(self, answer: httpx.Response) -> None:
+        self.wrong.append(f"{answer.request.url}: {answer.status_code} {answer.text[:300]}")
 
 
 class Clients:
@@ -98,7 +101,7 @@ class Clients:
             if dice.random() < TAKE_BACK_SHARE:
                 await self.take_back(dice)
             else:
-                await self.give(self.wish(dice))
+                await self.give(self.wish(dice), dice)
             await asyncio.sleep(dice.uniform(0.05, 0.3))
 
     def wish(self, dice: random.Random) -> Wish:
@@ -131,13 +134,17 @@ class Clients:
     def members(self, city: str) -> list[Member]:
         return self.world.shard_of(city).members[city]
 
-    async def give(self, wish: Wish) -> None:
+    async def give(self, wish: Wish, dice: random.Random) -> None:
         self.history.wishes.append(wish)
         for _ in range(wish.tries):
             answer = await self.ask(wish.city, wish.path, wish.body, str(wish.id), wish.by)
             if answer is not None and answer.status_code == 201:
-                wish.transfer_id = UUID(answer.json()["transfer_id"])
+                before, wish.transfer_id = wish.transfer_id, UUID(answer.json()["transfer_id"])
+                if before not in (None, wish.transfer_id):
+                    self.history.wrong.append(f"answered {before} before: {wish}")
                 wish.said, wish.said_at = "ok", utc_now()
+                if before is None and dice.random() < LOST_SHARE:
+                    continue  # the answer was lost on the way to them: they ask again
                 return
             if answer is not None and answer.json()["code"] in REFUSALS:
                 wish.said, wish.said_at = "fail", utc_now()
@@ -191,6 +198,7 @@ class Clients:
             self.history.count(shard, False)
             return None
         if answer.status_code not in (200, 201, 404, 409):
-            raise self.history.unexpected(answer)
+            self.history.unexpected(answer)
+            return None
         self.history.count(shard, True)
         return answer

@@ -4,13 +4,12 @@ its own (fsync on), and nothing between them but a broker that forgets its log w
 
 import asyncio
 import contextlib
-import random
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -283,9 +282,24 @@ async def until_done(shard: Shard, city: str, path: str, body: dict[str, Any]) -
 async def two_shards(bug: str | None = None) -> AsyncIterator[World]:
     """All of it running, every city with an agreement with every other.
 
-    `bug`: one of planted.py, in the processes of both shards.
+    `bug`: one of planted.py, in the processes of both shards. When a test fails, the logs stay.
     """
     folder = Path(tempfile.mkdtemp(prefix="copass-shards-"))
+    try:
+        async with running_in(folder, bug) as world:
+            yield world
+    finally:
+        forget_data(folder)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def forget_data(folder: Path) -> None:
+    for data in folder.glob("*/data"):
+        shutil.rmtree(data, ignore_errors=True)
+
+
+@asynccontextmanager
+async def running_in(folder: Path, bug: str | None) -> AsyncIterator[World]:
     async with AsyncExitStack() as stack:
         jwks_url = stack.enter_context(serving_keys())
         port = servers.unused_port()
@@ -307,7 +321,6 @@ async def two_shards(bug: str | None = None) -> AsyncIterator[World]:
         )
         await agree(world)
         yield world
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 async def ended(task: "asyncio.Task[None]") -> None:
@@ -316,14 +329,6 @@ async def ended(task: "asyncio.Task[None]") -> None:
 
 
 # ── Backups ─────────────────────────────────────────────────────────────────────────────────────
-
-
-@contextlib.contextmanager
-def stopped(*parts: Part) -> Iterator[None]:
-    """The parts are down within; the caller starts them."""
-    for part in parts:
-        part.stop()
-    yield
 
 
 async def back_up(shard: Shard, to: Path) -> None:
@@ -346,7 +351,3 @@ async def restore(shard: Shard, backup: Path) -> None:
 def copy(source: Path, target: Path) -> None:
     # With its owners and modes, which PostgreSQL is particular about.
     subprocess.run(["cp", "-a", str(source), str(target)], check=True, timeout=60)
-
-
-def dice_of(seed: int) -> random.Random:
-    return random.Random(seed)

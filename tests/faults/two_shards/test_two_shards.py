@@ -95,7 +95,7 @@ class Run:
         finally:
             await ended(giving)
             await ended(watching)
-        self.wrong += watch.wrong
+        self.wrong += [*self.history.wrong, *watch.wrong]
         if watch.looks < len(plan):
             self.wrong.append(f"only {watch.looks} snapshots were seen")
         self.notes = watch.notes
