@@ -20,6 +20,7 @@ from timebank import app, verify
 from timebank.cities.cli import add_commands
 from timebank.importing.layouts import UNITS, Layout, LayoutError, Unit, read_account_map
 from timebank.importing.run import Source, import_file
+from timebank.log import cli as log_cli
 from timebank.log.bundle import Wanted, write_bundle
 from timebank.service import LEDGER_SESSION
 from timebank.settings import Settings, read_settings
@@ -31,6 +32,7 @@ cli = service_cli(
 )
 
 add_commands(cli, read_settings)
+log_cli.add_commands(cli, read_settings)
 
 
 @cli.command("verify-books")

@@ -24,6 +24,7 @@ from copass.bench.revoke import measure_revocation
 from copass.bench.scale import measure_scale
 from copass.bench.stack import measure_idle_memory, own_network, start_and_time
 from copass.bench.taps import BenchError, Target, cards_at_doors, everybody_leaves, measure_taps
+from copass.bench.verify import measure_verify
 from copass.demo import Failed, Lang, Story
 from copass.demo_api import ApiError, Unreachable, open_api
 from copass.demo_data import demo_network
@@ -33,7 +34,7 @@ from copass.processes import StartError
 
 Measure = Callable[[], Awaitable[list[Result]]]
 NETWORK_GROUPS = ("memory", "taps", "revoke", "clearing", "scale")
-GROUPS = (*NETWORK_GROUPS, "ledger")
+GROUPS = (*NETWORK_GROUPS, "ledger", "verify")
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +121,7 @@ def bench(
     postings: Annotated[
         int, typer.Option(min=10_000, help="Of the large book, ledger group.")
     ] = 5_000_000,
+    entries: Annotated[int, typer.Option(min=10_000, help="Of the log, verify group.")] = 1_000_000,
 ) -> None:
     """Measure the bars, on servers of its own; the machine should be otherwise idle."""
     console = Console(soft_wrap=True)
@@ -148,11 +150,12 @@ def bench(
                 results += start_and_time(network, console)
                 measure(network.home)
         # Afterwards, when the network is gone: it has a server of its own, and needs the machine.
-        if "ledger" in groups:
-            console.print("[bold]ledger[/bold]")
-            sizes = Sizes(pairs, seconds, rows, postings)
-            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                results.extend(runner.run(measure_ledger(sizes, console)))
+        sizes = Sizes(pairs, seconds, rows, postings, entries=entries)
+        for name, of_ledger in (("ledger", measure_ledger), ("verify", measure_verify)):
+            if name in groups:
+                console.print(f"[bold]{name}[/bold]")
+                with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                    results.extend(runner.run(of_ledger(sizes, console)))
     except (NotSeeded, BenchError, Failed, ApiError, Unreachable, StartError) as error:
         console.print(f"[red]bench:[/red] {error}", highlight=False)
         raise typer.Exit(1) from error

@@ -22,6 +22,7 @@ from copass.bench.taps import BenchError, ratio
 CLIENTS = 32
 ACCOUNTS = 1_000
 FEW_POSTINGS = 10_000
+ENTRIES = 1_000_000
 WARM_UP_S = 1.0
 Pair = tuple[float, float]
 SMALL, SMALL_TEMPLATE, LARGE = "small", "small_template", "large"
@@ -29,7 +30,8 @@ SMALL, SMALL_TEMPLATE, LARGE = "small", "small_template", "large"
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """How much is measured. `rows` of an import, `postings` of the large book."""
+    """How much is measured. `rows` of an import, `postings` of the large book, `entries` of
+    the log that is verified."""
 
     pairs: int
     seconds: float
@@ -37,6 +39,7 @@ class Sizes:
     postings: int
     accounts: int = ACCOUNTS
     few_postings: int = FEW_POSTINGS
+    entries: int = ENTRIES
 
 
 async def measure_ledger(sizes: Sizes, console: Console) -> list[Result]:
