@@ -154,6 +154,26 @@ async def test_after_the_overlap_the_old_key_says_nothing(federation: Federation
     assert await federation.state("nantes", sent["transfer_id"]) == "settled"
 
 
+async def test_what_is_heard_before_its_key_waits_for_it(federation: Federation) -> None:
+    """The topics are read independently: what is said once, such as a suspension, is not lost."""
+    await rotate(federation)
+    suspended = await federation.steward("nantes").post("agreements/nantes/bourges/suspend")
+    assert suspended.status_code == 200
+    await federation.collect()
+    keys = [letter for letter in federation.letters if letter.topic == CITY_KEYS.name]
+    others = [letter for letter in federation.letters if letter.topic != CITY_KEYS.name]
+    bourges = federation.bank("bourges").pool
+    state = "SELECT state FROM agreement WHERE city_id = 'bourges'"
+    waits = "SELECT count(*) FROM clearing_unheard"
+    federation.letters = []
+    for letter in [*others, *others]:
+        await federation.deliver_one(letter)
+    assert (await bourges.fetchval(state), await bourges.fetchval(waits)) == ("active", 1)
+    for letter in keys:
+        await federation.deliver_one(letter)
+    assert (await bourges.fetchval(state), await bourges.fetchval(waits)) == ("suspended", 0)
+
+
 async def test_no_key_takes_the_place_of_another_without_its_statement(
     federation: Federation,
 ) -> None:

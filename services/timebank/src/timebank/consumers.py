@@ -14,7 +14,7 @@ from common.events import Event
 from common.ids import new_id
 from timebank import service
 from timebank import store as ledger_store
-from timebank.clearing import rotation
+from timebank.clearing import rotation, waiting
 from timebank.clearing import service as clearing
 from timebank.clearing.handover import KEYS_MAX
 from timebank.clearing.keys import Vault
@@ -97,9 +97,12 @@ def clearing_handlers(
 
     async def on_key(conn: Conn, event: Event) -> None:
         city = CityKeyChanged.model_validate(event.data)
-        await rotation.hear_keys(
+        more = await rotation.hear_keys(
             conn, city.city_id, city.version, city.public_key, city.keys, clock()
         )
+        if more:
+            for message in await waiting.take_back(conn, city.city_id):
+                await clearing.hear(conn, vault, message, clock())
 
     async def on_message(conn: Conn, event: Event) -> None:
         message = read_message(event.data)

@@ -102,8 +102,9 @@ async def hear_keys(
     public_key: str,
     listed: list[dict[str, Any]] | None,
     now: datetime,
-) -> None:
-    """Keep the keys that a city says it has, if they go on from those that are known.
+) -> bool:
+    """Keep the keys that a city says it has, if they go on from those that are known; whether there
+    are more of them now.
 
     `listed` None: as it was told before keys were handed over. Anything else than what goes on is
     kept as an alarm, and changes nothing.
@@ -113,7 +114,7 @@ async def hear_keys(
         told = read_told(city_id, version, public_key, items)
     except WrongKeys as error:
         await alarm(conn, city_id, items, str(error), now)
-        return
+        return False
     known = (
         await keys_store.peer_chain(conn, city_id)
         if await keys_store.lock_peer(conn, city_id)
@@ -123,13 +124,14 @@ async def hear_keys(
         if not known.goes_on_from(told):
             why = "they do not go on from the keys that are known"
             await alarm(conn, city_id, items, why, now)
-        return
+        return False
     for handover in told.handovers:
         await keys_store.add_handover(conn, city_id, handover, now)
     await store.save_peer(conn, city_id, told.newest, version)
     await compare_with_own(conn, city_id, told, now)
     for bound in await keys_store.cities_bound_to(conn, city_id):
         await follow(conn, bound, city_id, told, now)
+    return known is None or known.keys != told.keys
 
 
 async def alarm(

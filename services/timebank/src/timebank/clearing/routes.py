@@ -350,9 +350,7 @@ class ReversalStateView(ReversalView):
 
 
 @router.get("/clearing/transfers/{transfer_id}/reversal")
-async def get_reversal(
-    transfer_id: UUID, actor: CurrentActor, pool: Database
-) -> ReversalStateView:
+async def get_reversal(transfer_id: UUID, actor: CurrentActor, pool: Database) -> ReversalStateView:
     """Who has agreed that a transfer be taken back, who has not, and what became of it. For the
     payer, the payee, stewards of either city, and auditors."""
     async with pool.acquire() as conn:

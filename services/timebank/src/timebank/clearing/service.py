@@ -18,7 +18,7 @@ from common.logging import get_logger
 from timebank import notices
 from timebank import service as ledger
 from timebank import store as ledger_store
-from timebank.clearing import domain, keys_store, messages, rotation, store
+from timebank.clearing import domain, keys_store, messages, rotation, store, waiting
 from timebank.clearing.agreements import store as agreements_store
 from timebank.clearing.agreements.service import hear_agreement
 from timebank.clearing.agreements.store import Bond
@@ -57,7 +57,8 @@ NOT_FOUND = Rejected("not_found", "There is no such transfer.")
 async def hear(conn: Conn, vault: Vault, message: Message, now: datetime) -> None:
     """What a message to a city of ours brings about. Heard again, the same and nothing more.
 
-    One that is not signed with the key that our agreement pins is nobody's, and changes nothing.
+    One that is not signed with the key that our agreement pins is nobody's, and changes nothing;
+    its key may be one that we have yet to hear of, so it waits.
     """
     body = message.body
     if not await ledger_store.has_book(conn, message.to_city):
@@ -67,6 +68,8 @@ async def hear(conn: Conn, vault: Vault, message: Message, now: datetime) -> Non
     sent_at = message.envelope.sent_at
     if chain is None or not any(message.is_from(key) for key in chain.believed(now, sent_at)):
         log.warning("clearing_message_not_believed", kind=body.kind, peer=message.from_city)
+        if chain is None or not any(map(message.is_from, chain.keys)):
+            await waiting.set_aside(conn, message, now)
         return
     await store.keep_message(conn, message.to_city, message, sent=False, now=now)
     if body.kind in ("prepare", "query"):
