@@ -54,11 +54,13 @@ async def test_guests(network: FakeNetwork, member: httpx.AsyncClient, submit: S
     page = "/co-pass/guests"
     assert "No place is noted for you" in (await member.get(page)).text
     home, work = network.add_place("Chez Claire"), network.add_place("Atelier")
-    network.me["places"] = {home: "resident", work: "staff"}
+    visited = network.add_place("Le Dépôt")
+    network.me["places"] = {home: "resident", work: "warden", visited: "keyholder"}
     network.passes.add_guest(name="<b>Zoé</b>", places=[home])
     network.passes.add_guest(name="", places=[work], valid_until="2026-11-01T00:00:00Z")
     shown = await member.get(page)
     assert "&lt;b&gt;Zoé" in shown.text
+    assert "Le Dépôt" not in shown.text
     assert "Name forgotten" in shown.text
     assert f"{page}?place={work}" in shown.text
     assert f"{page}?place={home}" not in shown.text  # who lives there sees their own guests

@@ -36,6 +36,8 @@ STEWARD = replace(LISE, roles=frozenset({"steward"}), places={})
         (replace(LISE, places={str(UNHEARD): "staff"}), [UNHEARD], False),
         (replace(LISE, places={str(ELSEWHERE): "staff"}), [ELSEWHERE], True),
         (replace(LISE, places={}), [HOME], False),
+        (replace(LISE, places={str(HOME): "warden"}), [HOME], True),
+        (replace(LISE, places={str(HOME): "keyholder"}), [HOME], False),
         (replace(LISE, status="suspended"), [HOME], False),
         (replace(LISE, city_id=None), [HOME], False),
         (STEWARD, [HOME, WORK], True),

@@ -9,6 +9,9 @@ from uuid import UUID
 from identity.domain import Malformed, Member
 
 PassType = Literal["pass", "guest"]
+# What one is to a place where one invites, and where one sees all guests. A keyholder is a visitor.
+TEAM = ("staff", "warden")
+HOSTS = ("resident", *TEAM)
 
 # A phone, the one before it that still lies in a drawer, and a tablet.
 PHONES_MAX = 3
@@ -28,10 +31,6 @@ GUEST_NAME_KEPT = timedelta(days=31)
 def mark_of(content: bytes) -> str:
     """Four digits by which people tell one pass from another; nothing can be told from them."""
     return hashlib.sha256(b"copass mark\n" + content).hexdigest()[:4].upper()
-
-# A keyholder is a visitor.
-TEAM = ("staff", "warden")
-HOSTS = ("resident", *TEAM)
 
 
 def may_invite(host: Member, places: Iterable[UUID], place_cities: Mapping[str, str]) -> bool:

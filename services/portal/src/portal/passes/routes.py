@@ -31,6 +31,9 @@ LABEL_CHARS_MAX = 80
 NAME_CHARS_MAX = 80
 DAYS = ("1", "2", "7", "14")
 PLACES_SHOWN = 100
+# What one is to a place where one invites, and where one sees all guests. A keyholder is a visitor.
+TEAM = ("staff", "warden")
+HOSTS = ("resident", *TEAM)
 AT_ONCE = 8
 GUESTS_PAGE = 25
 
@@ -140,9 +143,10 @@ async def own_places(visit: Visit) -> OwnPlaces:
         async with limit:
             return await visit.part(visit.network.place(place_id))
 
-    noted = await asyncio.gather(*(named(place_id) for place_id in list(me.places)[:PLACES_SHOWN]))
+    hosted = [place_id for place_id, relation in me.places.items() if relation in HOSTS]
+    noted = await asyncio.gather(*(named(place_id) for place_id in hosted[:PLACES_SHOWN]))
     found = [place for place in noted if place]
-    staffed = [place for place in found if me.places.get(place.place_id) == "staff"]
+    staffed = [place for place in found if me.places.get(place.place_id) in TEAM]
     is_all = len(found) == len(noted)
     if member.has("steward") and member.city_id:
         page = await visit.part(visit.network.places(city=member.city_id, limit=PLACES_SHOWN))
