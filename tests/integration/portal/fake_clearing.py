@@ -99,6 +99,8 @@ class FakeClearing:
     changes: list[dict[str, Any]] = field(default_factory=list)
     positions: list[dict[str, Any]] = field(default_factory=list)
     reversal: dict[str, Any] = field(default_factory=dict)
+    nettings: list[dict[str, Any]] = field(default_factory=list)
+    pairs: list[dict[str, Any]] = field(default_factory=list)
     audits: dict[str, Any] = field(default_factory=audits)
     asked: list[tuple[str, dict[str, str]]] = field(default_factory=list)
     bodies: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
@@ -109,7 +111,7 @@ class FakeClearing:
 
     def answer(self, request: httpx.Request) -> httpx.Response | None:
         path, asked = request.url.path, request.url.params
-        if not path.startswith(("/v1/clearing", "/v1/agreements", "/v1/audit")):
+        if not path.startswith(("/v1/clearing", "/v1/agreements", "/v1/audit", "/v1/nettings", "/v1/reconciliation")):
             return None
         if self.away:
             return httpx.Response(503)
@@ -132,6 +134,8 @@ class FakeClearing:
             "/v1/clearing/arrivals": self.received,
             "/v1/clearing/positions": self.positions,
             "/v1/agreements": self.agreements,
+            "/v1/nettings": self.nettings,
+            "/v1/reconciliation": self.pairs,
         }
         if path.startswith("/v1/audit/exports/"):
             return httpx.Response(200, content=b"PK", headers={"content-type": "application/zip"})
@@ -165,6 +169,8 @@ class FakeClearing:
             return httpx.Response(201, json=self.add_agreement(**{**body, "state": "proposed"}))
         if path.endswith("/reversal"):
             return httpx.Response(200, json=self.reversal)
+        if path.startswith("/v1/nettings/"):
+            return httpx.Response(200, json=self.nettings[0])
         found = re.fullmatch(r"/v1/agreements/nantes/([a-z-]+)/([a-z]+)", path)
         assert found, path
         for one in self.agreements:
@@ -173,6 +179,43 @@ class FakeClearing:
                 one["suspended_by_us"] = one["state"] == "suspended"
                 return httpx.Response(200, json=one)
         return problem(404, "not_found")
+
+    def add_netting(self, **given: Any) -> dict[str, Any]:
+        """Rennes owes Nantes, Nantes owes Brest, Brest owes Rennes: an hour less each."""
+        circle = [("rennes", "nantes"), ("nantes", "brest"), ("brest", "rennes")]
+        made = {
+            "netting_id": str(uuid4()),
+            "city_id": "nantes",
+            "decider": "brest",
+            "state": "proposed",
+            "minutes": 180,
+            "cities": ["brest", "nantes", "rennes"],
+            "cycles": [{"cities": ["brest", "rennes", "nantes"], "minutes": 60}],
+            "moves": [
+                {"debtor": a, "creditor": b, "minutes": 60, "owed_minutes": 90, "left_minutes": 30}
+                for a, b in circle
+            ],
+            "expires_at": "2026-11-29T10:00:00Z",
+            "proposed_at": "2026-11-22T10:00:00Z",
+            "waiting_for": None,
+            **given,
+        }
+        self.nettings.insert(0, made)
+        return made
+
+    def add_pair(self, **given: Any) -> dict[str, Any]:
+        made = {
+            "city_id": "nantes",
+            "peer_city_id": "rennes",
+            "state": "agrees",
+            "in_flight_minutes": 0,
+            "unexplained_minutes": 0,
+            "peer_said_at": "2026-11-22T10:00:00Z",
+            "alarms": [],
+            **given,
+        }
+        self.pairs.append(made)
+        return made
 
     def add_sent(self, **given: Any) -> dict[str, Any]:
         """A transfer to Rennes that nobody has answered yet."""

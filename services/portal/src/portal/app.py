@@ -21,6 +21,7 @@ from portal.audit import routes as audit
 from portal.board import exchanges, listings, search
 from portal.cities import CityZones
 from portal.clearing import cities, positions
+from portal.clearing import netting as nettings
 from portal.clearing import routes as clearing
 from portal.contributions import routes as contributions
 from portal.me import routes as me
@@ -112,6 +113,7 @@ def create_app(
         clearing,
         cities,
         positions,
+        nettings,
         audit,
         contributions,
         pledges,
