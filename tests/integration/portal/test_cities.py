@@ -370,6 +370,37 @@ async def test_what_is_odd_is_said_with_its_reason_and_who_looked_is_shown(
 
 
 @pytest.mark.parametrize("roles", [["steward"]])
+async def test_a_steward_reads_a_netting_and_agrees_or_refuses(
+    steward: httpx.AsyncClient, network: FakeNetwork, submit: Submit
+) -> None:
+    made = network.clearing.add_netting()
+    lost = str(UUID(int=7))
+    network.clearing.add_pair(peer_city_id="brest")
+    alarm = {"kind": "unknown_here", "ids": [lost], "count": 1}
+    network.clearing.add_pair(state="differs", unexplained_minutes=-40, alarms=[alarm])
+    page = (await steward.get("/cities/netting")).text
+    assert "Brest → Rennes → Nantes → Brest: each owes 1 h less to the next." in page
+    assert "Rennes owed 1 h 30 to Nantes, and will owe 30 min." in page
+    assert page.index("The books differ") < page.index("The same")
+    assert "Explained by nothing: 40 min." in page
+    assert "The other city shows what ours never did" in page
+    assert lost in page
+    path = f"/cities/netting/nantes/{made['netting_id']}"
+    assert f'action="{path}/refuse"' in page
+    answer = await submit(steward, f"{path}/agree", once=str(UUID(int=8)))
+    assert answer.headers["location"] == "/cities/netting"
+    assert network.clearing.bodies == [(f"/v1/nettings/nantes/{made['netting_id']}/agree", {})]
+    assert network.clearing.keys == [str(UUID(int=8))]
+    made["state"] = "agreed"
+    assert f'action="{path}/agree"' not in (await steward.get("/cities/netting")).text
+    elsewhere = await submit(steward, path.replace("nantes", "brest") + "/agree")
+    assert elsewhere.status_code == 404
+    network.clearing.refuse = "netting_does_not_fit"
+    refused = await submit(steward, f"{path}/agree")
+    assert "A new proposal will follow." in refused.text
+    assert len(network.clearing.bodies) == 2
+
+
 async def test_a_steward_audits_their_own_city_only(
     steward: httpx.AsyncClient, network: FakeNetwork
 ) -> None:

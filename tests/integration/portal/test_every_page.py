@@ -63,6 +63,7 @@ PAGES = (
     "/cities/with/rennes/transfers",
     "/cities/with/rennes/transfers?side=received",
     "/cities/positions",
+    "/cities/netting",
     "/cities/audit",
     "/cities/audit/pair?city=nantes&peer=rennes",
     "/notices",
@@ -145,6 +146,8 @@ def full(network: FakeNetwork) -> FakeNetwork:
     network.clearing.add_position()
     network.clearing.add_position(MARKUP, MARKUP)
     network.cities.append({"city_id": "rennes", "name": MARKUP})
+    network.clearing.add_netting(decider=MARKUP, waiting_for=[MARKUP])
+    network.clearing.add_pair(peer_city_id=MARKUP)
     network.clearing.changes += [
         {
             "version": 1,
@@ -226,8 +229,10 @@ async def test_names_that_are_newer_than_the_portal_fail_no_page(
     full.board.matches[0]["reasons"][0]["code"] = new
     full.board.matches[0]["reasons"][1] = {"code": "category", "points": 1, "value": new}
     full.clearing.sent[0]["state"] = full.clearing.received[0]["state"] = new
-    for one in (*full.clearing.agreements, *full.clearing.positions):
+    compared = [full.clearing.add_pair(alarms=[{"kind": new, "ids": [], "count": 1}])]
+    for one in (*full.clearing.agreements, *full.clearing.positions, *full.clearing.nettings):
         one["state"] = new
+    compared[0]["state"] = new
     full.clearing.changes[0]["change"] = new
     full.postings[0]["kind"] = full.news.notices[0]["kind"] = new
     for path in PAGES:
@@ -348,6 +353,7 @@ async def test_pages_of_members_are_for_members(visitor: httpx.AsyncClient, path
         "/cities/propose",
         "/cities/with/rennes/accept",
         "/cities/with/rennes/end",
+        f"/cities/netting/nantes/{ONE}/agree",
         f"/cities/with/rennes/transfers/{CROSSED}/take-back",
         "/notices/read-all",
         f"/notices/{NOTICE}",
