@@ -1,6 +1,7 @@
 """What stewards agree with other cities, and where all cities stand with each other."""
 
 from typing import Any
+from uuid import UUID
 
 import httpx
 import pytest
@@ -401,6 +402,7 @@ async def test_a_steward_reads_a_netting_and_agrees_or_refuses(
     assert len(network.clearing.bodies) == 2
 
 
+@pytest.mark.parametrize("roles", [["steward"]])
 async def test_a_steward_audits_their_own_city_only(
     steward: httpx.AsyncClient, network: FakeNetwork
 ) -> None:
