@@ -12,6 +12,7 @@ import orjson
 from fake_answers import listed, problem
 from fake_board import FakeBoard
 from fake_clearing import FakeClearing
+from fake_doors import FakeDoors
 from fake_hours import FakeHours
 from fake_news import FakeNews, export
 from fake_passes import FakePasses
@@ -55,6 +56,7 @@ class FakeNetwork:
     board: FakeBoard = field(default_factory=FakeBoard)
     promises: FakePromises = field(default_factory=FakePromises)
     clearing: FakeClearing = field(default_factory=FakeClearing)
+    doors: FakeDoors = field(default_factory=FakeDoors)
     passes: FakePasses = field(default_factory=lambda: FakePasses(PASSWORD))
 
     async def answer(self, request: httpx.Request) -> httpx.Response:
@@ -213,6 +215,9 @@ class FakeNetwork:
     def access(self, request: httpx.Request) -> httpx.Response:
         if request.url.path.endswith("/export"):
             return export("access", {"taps": []})
+        doors = self.doors.answer(request)
+        if doors is not None:
+            return doors
         found = self.presence.get(request.url.path.split("/")[3])
         return httpx.Response(200, json=found) if found else problem(404, "not_found")
 

@@ -13,6 +13,7 @@ EMAIL, PASSWORD = "claire@example.org", "correct horse"
 MARKUP = "<img src=x onerror=alert(1)>\"'&{{7*7}}"
 ME = "0192f000-0000-7000-8000-000000000001"
 PAUL = "0192f000-0000-7000-8000-0000000000c1"
+PLACE = "0192f000-0000-7000-8000-0000000000b9"
 CARD = "0192f000-0000-7000-8000-0000000000c9"
 ONE = "0192f000-0000-7000-8000-0000000000d1"
 LISTING = "0192f000-0000-7000-8000-0000000000e1"
@@ -29,6 +30,8 @@ PAGES = (
     "/co-pass/guests",
     "/pass/",
     "/inside",
+    "/inside/readers",
+    f"/inside/{PLACE}",
     "/time",
     "/time/log",
     "/time/give",
@@ -117,6 +120,8 @@ def full(network: FakeNetwork) -> FakeNetwork:
     }
     network.add_person(MARKUP, PAUL)
     network.add_place(MARKUP, address=MARKUP, attribution=MARKUP)
+    door = {"name": MARKUP, "kind": "public", "opening_hours": None}
+    network.add_place(MARKUP, place_id=PLACE, doors=[door])
     network.add_card(MARKUP)
     network.accounts.append(
         {
@@ -250,6 +255,8 @@ async def test_what_is_typed_comes_back_as_it_was_typed_and_no_more(
 
 def owner(path: str) -> str:
     """The service without which a page has nothing to show."""
+    if path == "/inside/readers":
+        return "access"
     if path.startswith(("/places", "/inside")):
         return "places"
     if path.startswith(("/co-pass", "/notices")):

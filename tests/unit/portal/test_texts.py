@@ -48,6 +48,8 @@ FAMILIES = (
     "standing.",
     "crossing.state_",
     "audit.",
+    "door.",
+    "reader.",
     "crossing.because_",
     "agreement.state_",
     "agreement.change_",

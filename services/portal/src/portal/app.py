@@ -24,6 +24,7 @@ from portal.clearing import cities, positions
 from portal.clearing import netting as nettings
 from portal.clearing import routes as clearing
 from portal.contributions import routes as contributions
+from portal.doors import routes as doors
 from portal.me import routes as me
 from portal.network import Network, Refused, Unavailable, make_http
 from portal.notices import routes as notices
@@ -115,6 +116,7 @@ def create_app(
         positions,
         nettings,
         audit,
+        doors,
         contributions,
         pledges,
         solidarity,

@@ -5,6 +5,7 @@ import hashlib
 import re
 import time
 from collections import OrderedDict
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 from uuid import UUID
@@ -36,6 +37,7 @@ LIMITS = httpx.Limits(max_connections=100, max_keepalive_connections=40, keepali
 REFRESHED_KEPT_S = 60.0
 REFRESHED_KEPT_MAX = 2000
 DOWNLOAD_BYTES_MAX = 20 * 2**20
+STREAM_QUIET_S = 40.0
 
 log = get_logger(__name__)
 
@@ -322,6 +324,42 @@ class Network:
             )
         log.warning("service_unavailable", to=service, status=answer.status_code)
         raise Unavailable(service)
+
+    async def stream(
+        self, service: Service, path: str, *, token: str, params: dict[str, str]
+    ) -> AsyncIterator[bytes]:
+        """What a service says bit by bit for as long as it has something to say: it must say at
+        least something every STREAM_QUIET_S. Raises Unavailable and Refused before the first bit.
+        """
+        headers = {"Authorization": f"Bearer {token}"}
+        request = self._http.build_request(
+            "GET",
+            self._base[service] + path,
+            headers=headers,
+            params=params,
+            timeout=httpx.Timeout(6.0, connect=1.5, pool=1.5, read=STREAM_QUIET_S),
+        )
+        try:
+            answer = await self._http.send(request, stream=True)
+        except httpx.HTTPError as error:
+            log.warning("service_unavailable", to=service, error=type(error).__name__)
+            raise Unavailable(service) from error
+        if answer.status_code != 200:
+            await answer.aclose()
+            if 400 <= answer.status_code < 500:
+                raise Refused(service, answer.status_code, "refused", "")
+            raise Unavailable(service)
+
+        async def parts() -> AsyncIterator[bytes]:
+            try:
+                async for part in answer.aiter_bytes():
+                    yield part
+            except httpx.HTTPError as error:  # the reader comes again
+                log.info("stream_ended", to=service, error=type(error).__name__)
+            finally:
+                await answer.aclose()
+
+        return parts()
 
 
 def first_field(problem: dict[str, Any]) -> str:

@@ -60,6 +60,7 @@ class Openness(View):
 
 
 class Door(View):
+    door_id: UUID | None = None
     name: str
     kind: Literal["public", "private"]
     opening_hours: str | None = None

@@ -1,0 +1,110 @@
+"""A place by the hour and as it happens, and how readers are."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from datetime import datetime, time, timedelta
+from uuid import UUID
+
+from fastapi import APIRouter
+from fastapi.responses import Response, StreamingResponse
+
+from portal.doors import calls
+from portal.i18n import zone
+from portal.network import Refused, Unavailable
+from portal.passes.routes import scripted
+from portal.session import Session
+from portal.visit import CurrentVisit, Visit
+
+router = APIRouter()
+
+DAYS_COUNTED = 7
+HOURS = 24
+# Each holds a connection to access for as long as the page is open.
+WATCHERS_MAX = 30
+watching = asyncio.Semaphore(WATCHERS_MAX)
+
+
+def operator(visit: Visit) -> Session:
+    """Raises Refused for everybody else."""
+    member = visit.member()
+    if not member.has("operator", "steward") or member.city_id is None:
+        raise Refused("access", 403, "forbidden", "not an operator")
+    return member
+
+
+@router.get("/inside/readers")
+async def readers(visit: CurrentVisit) -> Response:
+    """Those that need a look first."""
+    member = operator(visit)
+    found = await calls.readers(visit.network, member.access_token)
+    found.sort(key=lambda reader: not reader.trouble)
+    return visit.page("doors/readers.html", readers=found)
+
+
+@router.get("/inside/{place_id}")
+async def one_place(visit: CurrentVisit, place_id: UUID) -> Response:
+    """How full it is today, what was refused and why, and the last taps: numbers, never names."""
+    member = operator(visit)
+    place = await visit.network.place(place_id)
+    if place.city_id != member.city_id:
+        raise Refused("places", 404, "not_found", "a place of another city")
+    token, network = member.access_token, visit.network
+    local = visit.now.astimezone(zone(place.timezone))
+    midnight = datetime.combine(local.date(), time.min, local.tzinfo)
+    last = visit.now.date()
+    now, today, counted, taps = await asyncio.gather(
+        visit.part(network.presence(token, place_id)),
+        visit.part(calls.occupancy(network, token, place_id, midnight, HOURS)),
+        visit.part(
+            calls.counts(network, token, place_id, last - timedelta(days=DAYS_COUNTED - 1), last)
+        ),
+        visit.part(calls.taps(network, token, place_id)),
+    )
+    denials: Counter[str] = Counter()
+    for one in counted.items if counted else ():
+        if one.decision == "deny":
+            denials[one.reason] += one.taps
+    names = {str(door.door_id): door.name for door in place.doors}
+    texts = {
+        key.removeprefix("door.reason_"): str(visit.t(key))
+        for key in (f"door.reason_{reason}" for reason in (*calls.REASONS, "other"))
+    }
+    return scripted(
+        visit.page(
+            "doors/place.html",
+            place=place,
+            now=now,
+            today=today,
+            denials=denials.most_common() if counted else None,
+            taps=taps,
+            names=names,
+            words={"doors": names, "reasons": texts},
+        )
+    )
+
+
+@router.get("/inside/{place_id}/live")
+async def live(visit: CurrentVisit, place_id: UUID) -> Response:
+    """Taps as they happen, passed on from access: server-sent events for the page's script."""
+    member = operator(visit)
+    if watching.locked():
+        raise Unavailable("access")
+    await watching.acquire()
+    try:
+        stream = await visit.network.stream(
+            "access", "/v1/live", token=member.access_token, params={"place_id": str(place_id)}
+        )
+    except BaseException:
+        watching.release()
+        raise
+
+    async def parts() -> AsyncIterator[bytes]:
+        try:
+            async for part in stream:
+                yield part
+        finally:
+            watching.release()
+
+    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    return StreamingResponse(parts(), media_type="text/event-stream", headers=headers)
