@@ -66,7 +66,7 @@ class Ports:
 
 
 CARD_KEYS = "card-keys.json"
-ADDED_LATER = "timebank_key_secret"
+ADDED_LATER = frozenset({"timebank_key_secret", "access_key_secret"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +81,7 @@ class Secrets:
     card_pepper: str
     key_secret: str
     timebank_key_secret: str
+    access_key_secret: str
     session_secret: str
 
     def database_password(self, service: str) -> str:
@@ -185,9 +186,9 @@ def load_or_make_secrets(home: Path) -> Secrets:
     if path.exists():
         try:
             known = json.loads(path.read_text(encoding="utf-8"))
-            if set(names) - set(known) == {ADDED_LATER}:
-                # A network made before this secret was: nothing is sealed with it yet.
-                known[ADDED_LATER] = secrets.token_hex(24)
+            if (missing := set(names) - set(known)) and missing <= ADDED_LATER:
+                # A network made before these secrets were: nothing is sealed with them yet.
+                known |= {name: secrets.token_hex(24) for name in sorted(missing)}
                 write_atomically(path, json.dumps(known, indent=1) + "\n")
             if not all(isinstance(known[name], str) and known[name] for name in names):
                 raise ValueError("a secret is empty")
@@ -248,6 +249,7 @@ def environment(network: Network, keys: Secrets, service: str) -> dict[str, str]
         own["KEY_SECRET"] = keys.timebank_key_secret
     if service == "access":
         own["REDIS_URL"] = network.redis_url
+        own["KEY_SECRET"] = keys.access_key_secret
         if not apache:
             # A blocked card waits for this; each fetch costs both sides a little all day long.
             own["PROJECTION_FETCH_WAIT_MS"] = "20"
