@@ -28,28 +28,6 @@ local member_id = card and string.match(card, '(%S+)$')
 local place_id, asks
 if door then place_id, asks = string.match(door, '^%d+ (%S+) (%+?)') end
 
--- What only some doors ask, see documents.scene_asked.
-local function look_around(asked)
-    local zone, pardons, people, in_charge, came, unlocked = false, {}, 0, 0, {}, false
-    if asked.zones then zone = redis.call('HGET', 'where:' .. place_id, member_id or '') end
-    if asked.passback then
-        pardons = redis.call('HMGET', 'pardon:' .. place_id, member_id or '', '*')
-    end
-    for _, one in ipairs(asked.function_zones or {}) do
-        people = people
-            + redis.call('ZCOUNT', 'inside:' .. place_id .. ':' .. one, '(' .. since, '+inf')
-    end
-    if asked.charge then
-        local zones = asked.is_charge_local and asked.function_zones
-        in_charge = count_in_charge(place_id, since, zones)
-        came = redis.call('HMGET', 'charged:' .. place_id, unpack(zones or { '*' }))
-    end
-    if asked.interlock then
-        unlocked = redis.call('GET', 'interlock:' .. place_id .. ':' .. asked.interlock)
-    end
-    return { zone, pardons, people, in_charge, came, unlocked }
-end
-
 local lockdown, member, standing, people, entered = false, false, false, 0, false
 local scene, host_entered = false, false
 if door then
@@ -62,7 +40,26 @@ if door then
     people = redis.call('ZCOUNT', 'inside:' .. place_id, '(' .. since, '+inf')
     entered = member_id and redis.call('ZSCORE', 'inside:' .. place_id, member_id)
     if door and asks == '+' then
-        scene = look_around(cjson.decode(string.match(door, '^%d+ %S+ %+(%S+)')))
+        -- What only some doors ask, see documents.scene_asked.
+        local asked = cjson.decode(string.match(door, '^%d+ %S+ %+(%S+)'))
+        local zone, pardons, in_function, in_charge, came, unlocked = false, {}, 0, 0, {}, false
+        if asked.zones then zone = redis.call('HGET', 'where:' .. place_id, member_id or '') end
+        if asked.passback then
+            pardons = redis.call('HMGET', 'pardon:' .. place_id, member_id or '', '*')
+        end
+        for _, one in ipairs(asked.function_zones or {}) do
+            in_function = in_function
+                + redis.call('ZCOUNT', 'inside:' .. place_id .. ':' .. one, '(' .. since, '+inf')
+        end
+        if asked.charge then
+            local zones = asked.is_charge_local and asked.function_zones
+            in_charge = count_in_charge(place_id, since, zones)
+            came = redis.call('HMGET', 'charged:' .. place_id, unpack(zones or { '*' }))
+        end
+        if asked.interlock then
+            unlocked = redis.call('GET', 'interlock:' .. place_id .. ':' .. asked.interlock)
+        end
+        scene = { zone, pardons, in_function, in_charge, came, unlocked }
     end
     local limits = card and string.match(card, '^%d+ %S+ ({%S+)')
     local host = limits and string.match(limits, '"host_member_id":"([^"]+)"')
