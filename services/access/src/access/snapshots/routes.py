@@ -148,7 +148,7 @@ class Office:
 CurrentReader = Annotated[ReaderKey, Depends()]
 CurrentOffice = Annotated[Office, Depends()]
 SIGNED: dict[int | str, dict[str, Any]] = {
-    200: {"description": "A signed paper (docs/snapshots.md)", "content": {PAPER: {}}},
+    200: {"description": "A signed paper (docs/offline.md)", "content": {PAPER: {}}},
     304: {"description": "The one that you have stays good"},
 }
 
