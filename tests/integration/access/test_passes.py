@@ -177,13 +177,13 @@ async def test_a_guest_comes_while_invited_to_where_they_are_invited(open_world:
             **changes,
         }
         await open_world.publish((CARDS, card_id, data))
-        known = f"{data['version']} ".encode()
+        known, is_ended = f"{data['version']} ".encode(), data["status"] == "ended"
 
         async def is_known() -> bool:
             document = await open_world.pipe.call(
                 "HGET", f"card:{data['credential_hash']}", card_id
             )
-            return bool(document and document.startswith(known))
+            return document is None if is_ended else (document or b"").startswith(known)
 
         await until(is_known)
         return await reason()
@@ -211,5 +211,6 @@ async def test_a_guest_comes_while_invited_to_where_they_are_invited(open_world:
         return await reason() == "credential_too_weak"
 
     await until(is_strict)
+    assert await invited(status="ended") == "unknown_credential"
     inside = await open_world.pipe.call("ZRANGE", f"inside:{open_world.place_id}", 0, -1)
     assert host.member_id.encode() not in inside

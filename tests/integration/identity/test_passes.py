@@ -13,7 +13,8 @@ from phone import Phone
 
 from common.ids import new_id
 from identity import store
-from identity.passes import store as passes
+from identity.passes.domain import GUEST_NAME_KEPT as KEPT
+from identity.passes.service import forget_old_guests
 
 
 def code_of(answer: Any) -> tuple[int, str]:
@@ -188,6 +189,8 @@ async def test_a_guest_of_somebody(network: Network, capfd: pytest.CaptureFixtur
         ("", "blocked")
     ]
     end = now + timedelta(days=1)
-    assert await passes.forget_names(network.conn, ended_before=end, rows_max=100) == 0
-    later = end + timedelta(seconds=1)
-    assert await passes.forget_names(network.conn, ended_before=later, rows_max=100) == 1
+    assert await forget_old_guests(network.conn, end + KEPT, rows_max=100) == 0
+    assert await forget_old_guests(network.conn, end + KEPT + timedelta(seconds=1), rows_max=9) == 1
+    ended = (await network.events("identity.cards.v1"))[-1]
+    assert (ended["card_id"], ended["version"], ended["status"]) == (kept["card_id"], 2, "ended")
+    assert await forget_old_guests(network.conn, end + 2 * KEPT, rows_max=100) == 0

@@ -124,7 +124,10 @@ class PlaceState(Model):
 
 
 def card_documents(value: bytes) -> list[Document]:
+    """One document, empty when nobody needs to know of the card any more."""
     card = CardState.model_validate_json(value)
+    if card.status == "ended":  # a guest of long ago
+        return [Document(f"card:{card.credential_hash}", card.card_id, card.version, "")]
     # Among a million plain cards every byte counts; only what they have not is told at length.
     more = card.more()
     between = f"{orjson.dumps(more).decode()} " if more else ""

@@ -28,8 +28,7 @@ from identity.notices.channels import Mail, read_sender, read_smtp_url
 from identity.notices.domain import Channel, ChannelName
 from identity.notices.push import WebPush
 from identity.notices.routes import router as notices_router
-from identity.passes import domain as pass_rules
-from identity.passes import store as passes
+from identity.passes import service as passes
 from identity.passes.routes import router as passes_router
 from identity.privacy.routes import router as privacy_router
 from identity.settings import IdentitySettings
@@ -39,6 +38,7 @@ from identity.vault import Vault
 MIGRATIONS = Path(__file__).parent / "migrations"
 HOUSEKEEPING_S = 60.0
 EXPIRED_ROWS_MAX = 5_000
+GUESTS_FORGOTTEN_MAX = 500
 
 
 def create_app(settings: IdentitySettings, clock: Clock = utc_now) -> FastAPI:
@@ -147,11 +147,8 @@ async def work(settings: IdentitySettings, clock: Clock = utc_now) -> None:
                     await keys.delete_retired(conn, now)
                     await store.delete_expired(conn, now, rows_max=EXPIRED_ROWS_MAX)
                     await notices.tidy_up(conn, now, rows_max=EXPIRED_ROWS_MAX)
-                    await passes.forget_names(
-                        conn,
-                        ended_before=now - pass_rules.GUEST_NAME_KEPT,
-                        rows_max=EXPIRED_ROWS_MAX,
-                    )
+                async with pool.acquire() as conn, conn.transaction():
+                    await passes.forget_old_guests(conn, now, rows_max=GUESTS_FORGOTTEN_MAX)
                 await asyncio.sleep(HOUSEKEEPING_S)
 
         async def missing() -> list[str]:

@@ -53,8 +53,9 @@ async def member_changed(conn: Conn, member: Member, now: datetime) -> None:
     )
 
 
-async def card_changed(conn: Conn, card: Card, now: datetime) -> None:
-    """A guest is nobody's member: their taps are told under the pass's own id, not the host's."""
+async def card_changed(conn: Conn, card: Card, now: datetime, *, is_ended: bool = False) -> None:
+    """A guest is nobody's member: their taps are told under the pass's own id, not the host's.
+    `is_ended`: a guest pass is over for so long that nobody needs to know of it any more."""
     is_guest = card.credential_type == "guest"
     await outbox.add(
         conn,
@@ -67,7 +68,7 @@ async def card_changed(conn: Conn, card: Card, now: datetime) -> None:
             "credential_hash": card.credential_hash,
             "credential_type": card.credential_type,
             "member_id": str(card.card_id if is_guest else card.member_id),
-            "status": card.status,
+            "status": "ended" if is_ended else card.status,
             "public_key": card.public_key,
             "valid_from": card.valid_from.isoformat() if card.valid_from else None,
             "valid_until": card.valid_until.isoformat() if card.valid_until else None,

@@ -211,6 +211,18 @@ async def then_guests(conn: Conn, change: Awaitable[Member], now: datetime) -> M
     return host
 
 
+async def forget_old_guests(conn: Conn, now: datetime, *, rows_max: int) -> int:
+    """Forget who the guests of a month ago were, and tell the doors to forget the passes. Returns
+    how many."""
+    ended_before = now - domain.GUEST_NAME_KEPT
+    old = await store.lock_old_guests(conn, ended_before=ended_before, rows_max=rows_max)
+    for card in old:
+        ended = replace(card, guest_name="", version=card.version + 1)
+        await store.forget_guest(conn, ended)
+        await events.card_changed(conn, ended, now, is_ended=True)
+    return len(old)
+
+
 def new_card(
     *,
     card_id: UUID,

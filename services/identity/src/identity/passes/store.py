@@ -99,12 +99,22 @@ async def lock_guests_of_host(conn: Conn, member_id: UUID, now: datetime) -> lis
     return [to_card(row) for row in rows]
 
 
-async def forget_names(conn: Conn, *, ended_before: datetime, rows_max: int) -> int:
-    """Forget who the guests of long ago were. Returns how many."""
-    done = await conn.execute(
-        "UPDATE card SET guest_name = '' WHERE card_id IN (SELECT card_id FROM card"
-        " WHERE credential_type = 'guest' AND guest_name <> '' AND valid_until < $1 LIMIT $2)",
+async def lock_old_guests(conn: Conn, *, ended_before: datetime, rows_max: int) -> list[Card]:
+    """Guest passes with a name that ended before; what another transaction holds comes later."""
+    rows = await conn.fetch(
+        f"SELECT {CARD} FROM card c JOIN member m USING (member_id)"  # noqa: S608 - a constant
+        " WHERE c.credential_type = 'guest' AND c.guest_name <> '' AND c.valid_until < $1"
+        " ORDER BY c.card_id LIMIT $2 FOR UPDATE OF c SKIP LOCKED",
         ended_before,
         rows_max,
     )
-    return int(done.split()[-1])
+    return [to_card(row) for row in rows]
+
+
+async def forget_guest(conn: Conn, card: Card) -> None:
+    """The row is locked."""
+    await conn.execute(
+        "UPDATE card SET guest_name = '', version = $2 WHERE card_id = $1",
+        card.card_id,
+        card.version,
+    )
