@@ -200,7 +200,7 @@ async def a_full_city(
         await bank.join("eric", "brest")
         things = await one_of_everything(federation)
         absent = {name: ABSENT_CITY if name == "city_id" else str(new_id()) for name in things} | {
-            name: things[name] for name in ("peer_city_id", "change", "answer")
+            name: things[name] for name in ("peer_city_id", "change", "answer", "table")
         }
         paths = bank.app.openapi()["paths"]
         operations = [
@@ -253,6 +253,7 @@ async def one_of_everything(federation: Federation) -> dict[str, str]:
         "peer_city_id": "bourges",
         "change": "suspend",
         "answer": "refuse",
+        "table": "positions",
         "netting_id": str(plan.netting_id),
         "member_id": anna_id,
         "owner_id": anna_id,
