@@ -108,7 +108,7 @@ def verify(
             merge(report, city, seen[city], found)
     check_excerpts(report, bundles, trust, seen, cosigners_min)
     chains = trust.chains()
-    ledgers = {}
+    ledgers: dict[str, Ledger] = {}
     netted: dict[str, dict[str, Netted]] = {}
     for city, parts in copies.items():
         lengths = [max(own[city, str(one.source)], default=0) for one in parts]
@@ -150,6 +150,11 @@ def check_excerpts(
         report.excerpts.append(excerpt.report)
         for fault in excerpt.faults:
             report.tell(fault)
+        for number, raw in enumerate(files.lines("messages.jsonl"), start=1):
+            try:
+                read_message(raw, trust.chains())
+            except WrongEntry as error:
+                report.tell(Fault(files.city, None, None, f"message {number}: {error}"))
         merge(
             report, files.city, seen.get(files.city, roots.setdefault(files.city, {})),
             excerpt.checkpoints,
