@@ -42,7 +42,7 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(1800)]
 
 FULL = os.environ.get("FULL") == "1"
 SEED = int(os.environ.get("SEED_OF_FAULTS") or random.SystemRandom().randrange(1_000_000))
-SEEDS = [SEED, SEED + 1, SEED + 2] if FULL else [SEED]
+RUNS = 3 if FULL else 1
 CLIENTS = 5
 # Between two faults.
 SOON_S = (1.0, 2.0)
@@ -132,21 +132,22 @@ class Run:
         return "\n".join(lines)
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("run", range(RUNS))
 async def test_nothing_is_lost_between_two_time_banks(
-    seed: int, tmp_path: Path, record_property: Callable[[str, object], None]
+    run: int, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
+    seed = SEED + run
     dice = random.Random(seed)
     async with two_shards() as world:
-        run = Run(world)
-        run.say(f"SEED_OF_FAULTS={seed}")
+        done = Run(world)
+        done.say(f"SEED_OF_FAULTS={seed}")
         await back_up(world.shard_of(BACKED_UP), tmp_path / "backup")
-        await run.faults(matrix(dice) if FULL else smoke(dice), dice, CALM_S)
-        await run.check(tmp_path)
-        sys.stderr.write(f"{run.story}\n")
-        record_property("story", run.story)
-        assert not run.wrong, run.story
-        said = Counter(wish.said for wish in run.history.wishes)
+        await done.faults(matrix(dice) if FULL else smoke(dice), dice, CALM_S)
+        await done.check(tmp_path)
+        sys.stderr.write(f"{done.story}\n")
+        record_property("story", done.story)
+        assert not done.wrong, done.story
+        said = Counter(wish.said for wish in done.history.wishes)
         assert said["ok"] > 50
         assert said["fail"] > 0
         refused = await fork_is_refused(world, tmp_path / "backup", tmp_path)
@@ -161,7 +162,7 @@ SEEN_BY = {
     "commit_the_offset_first": "is not taken back",
     "lose_a_return": "and should at",
     "forget_keys": "and there 2 times",
-    "answer_before_it_is_kept": "acknowledged, and there 0 times",
+    "answer_before_it_is_kept": "but None in",
 }
 PLANS = {
     # Where the broker does not lose its log, no consumer reads it again from its start.
