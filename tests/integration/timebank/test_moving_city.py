@@ -163,7 +163,10 @@ async def test_a_city_moves_with_all_that_is_on_its_way_and_its_log_goes_on(
     with pytest.raises(asyncpg.ObjectNotInPrerequisiteStateError):
         await west.pool.execute("UPDATE account SET held_minutes = 0 WHERE city_id = 'nantes'")
 
-    # Nowhere: what is said to it reaches nobody.
+    # Nowhere: what is said to it reaches nobody, also what is said once.
+    first = await west.pool.fetchval("SELECT transfer_id FROM clearing_out WHERE minutes = 40")
+    path = f"clearing/transfers/{first}/reversal"
+    assert (await federation.steward("bourges").post(path)).status_code == 200
     await federation.collect()
     letters = list(federation.letters)
     await federation.deliver()
@@ -180,6 +183,8 @@ async def test_a_city_moves_with_all_that_is_on_its_way_and_its_log_goes_on(
     assert await arrive(federation, centre.dsn, tmp_path / "nantes.zip") == "here before"
     await catch_up(federation, centre, letters, "nantes")
     await federation.deliver()
+    agreed = "SELECT peer_agreed_at FROM clearing_reversal WHERE city_id = 'nantes'"
+    assert await centre.pool.fetchval(agreed) is not None
     federation.clock.advance(minutes=10)
     await federation.ask_again()
     await federation.deliver()
