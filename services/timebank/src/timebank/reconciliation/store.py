@@ -97,7 +97,7 @@ def to_pair(row: Row) -> Pair:
 async def list_due(conn: Conn, now: datetime, limit: int) -> list[tuple[str, str]]:
     """Pairs (city of ours, peer) to be compared now: those never compared first."""
     rows = await conn.fetch(
-        "SELECT a.city_id, a.peer_city_id FROM account a"
+        "SELECT a.city_id, a.peer_city_id FROM account a"  # noqa: S608 - a constant
         " LEFT JOIN reconciliation_pair p USING (city_id, peer_city_id)"
         f" WHERE a.kind = 'clearing' AND a.{HERE} AND (p.ask_at IS NULL OR p.ask_at <= $1)"
         " ORDER BY p.ask_at NULLS FIRST, 1, 2 LIMIT $2",
