@@ -94,6 +94,14 @@ async def test_a_pass_on_a_phone(network: Network, capfd: pytest.CaptureFixture[
     assert code_of(answer) == (409, "not_a_card")
     blocked = await lise.post(f"/v1/cards/{newer['card_id']}/block", {"reason": "lost"})
     assert blocked.json()["status"] == "blocked"
+    # Not again and again, all day.
+    old = newer["card_id"]
+    for _ in range(6):
+        old = (await lise.made("/v1/passes", enrolment(replaces=old)))["card_id"]
+    assert code_of(await lise.post("/v1/passes", enrolment(replaces=old))) == (
+        409,
+        "too_many_today",
+    )
     # Neither in the answers nor in the logs is there more of a password than before.
     assert PASSWORD not in "".join(capfd.readouterr())
 

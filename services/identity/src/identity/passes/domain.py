@@ -19,6 +19,10 @@ GUEST_PLACES_MAX = 10
 GUEST_NAME_LENGTH_MAX = 80
 GUESTS_OF_HOST_MAX = 10
 GUESTS_OF_PLACE_MAX = 100
+# Doors remember each pass for long, also of those who put it on and take it off again all day.
+MADE_WITHIN = timedelta(days=1)
+PHONES_MADE_MAX = 10
+GUESTS_MADE_MAX = 50
 GUEST_FOR = timedelta(days=1)
 GUEST_FOR_MAX = timedelta(days=14)
 GUEST_AHEAD_MAX = timedelta(days=90)

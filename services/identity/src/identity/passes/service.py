@@ -39,7 +39,8 @@ async def enrol(
     `proven_hash`: the stored hash that the member's own password was found to match. `replaces`: a
     phone of theirs that opens nothing any more from now on.
     Raises Problem 403 (also `wrong_password`), 404 for a phone that is not theirs, 409
-    `member_without_city`, `card_replaced`, `too_many_phones`, `card_exists`, 422 `key_malformed`.
+    `member_without_city`, `card_replaced`, `too_many_phones`, `too_many_today`, `card_exists`, 422
+    `key_malformed`.
     """
     if actor.kind != "member":
         raise forbidden("A phone belongs to a member.")
@@ -61,6 +62,7 @@ async def enrol(
             "too_many_phones",
             f"A member has a pass on {domain.PHONES_MAX} phones: block or replace one.",
         )
+    await refuse_too_many_today(conn, member, "pass", domain.PHONES_MADE_MAX, now)
     card = new_card(
         card_id=card_id,
         holder=member,
@@ -74,6 +76,15 @@ async def enrol(
     await cards.insert_card(conn, card)
     await events.card_changed(conn, card, now)
     return card
+
+
+async def refuse_too_many_today(
+    conn: Conn, member: Member, kind: domain.PassType, most: int, now: datetime
+) -> None:
+    """Raises Problem 409. The member's row is locked."""
+    made = await store.count_made(conn, member.member_id, kind, now - domain.MADE_WITHIN)
+    if made >= most:
+        raise conflict("too_many_today", f"At most {most} are made within a day.")
 
 
 async def replace_phone(
@@ -113,7 +124,8 @@ async def invite(
     """A pass for one guest, to places of the actor. `secret`: what the paper will say, in base32.
 
     Raises Problem 403 for a place that the actor may not invite to, known or not, 409
-    `too_many_guests` of the host and `place_has_too_many_guests`, 422 `invalid_validity`.
+    `too_many_guests` of the host, `place_has_too_many_guests` and `too_many_today`, 422
+    `invalid_validity`.
     """
     wanted = sorted(set(places))
     host = await people.lock_member(conn, actor.id) if actor.kind == "member" else None
@@ -137,6 +149,7 @@ async def invite(
             f"A place has at most {domain.GUESTS_OF_PLACE_MAX} guests invited.",
             field="body.places",
         )
+    await refuse_too_many_today(conn, host, "guest", domain.GUESTS_MADE_MAX, now)
     card = new_card(
         card_id=card_id,
         holder=host,

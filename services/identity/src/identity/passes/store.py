@@ -10,6 +10,7 @@ from uuid import UUID
 from common.db import Conn
 from identity.cards.store import CARD, to_card
 from identity.domain import Card
+from identity.passes.domain import PassType
 
 
 async def count_phones(conn: Conn, member_id: UUID) -> int:
@@ -18,6 +19,18 @@ async def count_phones(conn: Conn, member_id: UUID) -> int:
         "SELECT count(*) FROM card WHERE member_id = $1 AND credential_type = 'pass'"
         " AND status = 'active'",
         member_id,
+    )
+    return count
+
+
+async def count_made(conn: Conn, member_id: UUID, kind: PassType, since: datetime) -> int:
+    """Passes made since then, whatever became of them."""
+    count: int = await conn.fetchval(
+        "SELECT count(*) FROM card WHERE member_id = $1 AND credential_type = $2"
+        " AND created_at > $3",
+        member_id,
+        kind,
+        since,
     )
     return count
 
