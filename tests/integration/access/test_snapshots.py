@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 from access_world import (
+    CARD_KEYS,
     PEPPER,
     SECRET,
     STEWARD,
@@ -41,8 +42,6 @@ from copass_tap.snapshots import (
     read_paper,
     read_snapshot,
 )
-
-AUTH = {"authorization": f"Bearer {{}}.{SECRET}"}
 
 
 def auth(world: World) -> dict[str, str]:
@@ -116,10 +115,18 @@ async def told(world: World) -> AsyncIterator[tuple[World, Person, Person, Holde
         yield world, anne, rose, holder
 
 
-async def test_a_snapshot_says_who_may_enter_and_is_signed_for_one_reader(
+async def test_what_a_reader_is_given_to_decide_alone(
     told: tuple[World, Person, Person, Holder],
 ) -> None:
-    world, anne, rose, _ = told
+    """In one database: who may enter, the keys of cards, and what is withdrawn."""
+    await a_snapshot_says_who_may_enter_and_is_signed_for_one_reader(*told[:3])
+    await a_card_shows_its_key_to_the_reader_of_a_resident_only(told[0], told[3])
+    await what_lets_fewer_people_in_is_told_at_once(*told[:3])
+
+
+async def a_snapshot_says_who_may_enter_and_is_signed_for_one_reader(
+    world: World, anne: Person, rose: Person
+) -> None:
     response = await fetch(world, **{"accept-encoding": "gzip"})
     key = await key_of(world)
     snapshot = read_snapshot(response.content, key)
@@ -180,10 +187,9 @@ async def test_a_snapshot_says_who_may_enter_and_is_signed_for_one_reader(
     assert (await refused(world.door_id, "nonsense"))[0] == 401
 
 
-async def test_what_lets_fewer_people_in_is_told_at_once(
-    told: tuple[World, Person, Person, Holder],
+async def what_lets_fewer_people_in_is_told_at_once(
+    world: World, anne: Person, rose: Person
 ) -> None:
-    world, anne, rose, _ = told
     start = read_snapshot((await fetch(world)).content, await key_of(world)).header.sequence
     assert (await changes(world, start))["cards"] == []
 
@@ -223,10 +229,9 @@ async def is_waiting(world: World) -> bool:
     return bool(world.app.state.desk.waiting)
 
 
-async def test_a_card_shows_its_key_to_the_reader_of_a_resident_only(
-    told: tuple[World, Person, Person, Holder],
+async def a_card_shows_its_key_to_the_reader_of_a_resident_only(
+    world: World, holder: Holder
 ) -> None:
-    world, _, _, holder = told
     url = f"/v1/doors/{world.door_id}/card-keys"
 
     async def ask(message: dict[str, str]) -> httpx.Response:
@@ -243,8 +248,6 @@ async def test_a_card_shows_its_key_to_the_reader_of_a_resident_only(
     sealed = base64.b64decode(answer["sealed"])
     key = Sealer(derive_key(SECRET, CARD_KEY)).unseal(sealed, name=CARD_KEY)
     uid = bytes.fromhex(holder.uid)
-    from access_world import CARD_KEYS
-
     assert key == CARD_KEYS.key_of(uid, KEY_FILE_READ)
     assert answer["credential_hash"] == credential_hash(PEPPER.encode(), "ntag424", holder.uid)
     forged = {**holder.message(3), "mac": "00" * 8}

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from access.snapshots.domain import Door
 from common.db import Conn
-from copass_tap.snapshots import member_name
+from copass_tap.snapshots import ENTRY_BYTES, member_name
 
 CHANNEL = "access_snapshots"
 
@@ -269,40 +269,47 @@ CODE = (
     " + 128 * CASE coalesce(standing.standing, '') WHEN '' THEN 0 WHEN 'good' THEN 1"
     "   WHEN 'grace' THEN 2 WHEN 'exempt' THEN 4 ELSE 3 END"
 )
-# Of several cards with one credential the active one counts, else the newest. Of what is above the
-# limit, residents and staff stay, and then whoever was told of last.
+# Of several cards with one credential the active one counts, else the newest.
 CHOSEN = (
-    "SELECT card.credential, member.name,"  # noqa: S608 - constants of this module
-    f" {CODE} AS code FROM ("
-    "  SELECT DISTINCT ON (credential) * FROM snapshot_card"
-    "  ORDER BY credential, (status = 'active') DESC, card_id DESC"
-    " ) AS card JOIN snapshot_member AS member USING (member_id)"
+    "SELECT card.credential, member.name, used.counter,"  # noqa: S608 - constants of this module
+    f" {CODE} AS code FROM snapshot_card AS card JOIN snapshot_member AS member USING (member_id)"
     " LEFT JOIN snapshot_standing AS standing USING (member_id)"
+    " LEFT JOIN card_counter AS used ON used.credential_hash = encode(card.credential, 'hex')"
     f" WHERE card.status <> 'replaced' AND member.status <> 'erased' AND {MEMBERS}"
+    " AND NOT EXISTS (SELECT FROM snapshot_card AS other WHERE other.credential = card.credential"
+    "  AND (other.status = 'active', other.card_id) > (card.status = 'active', card.card_id))"
 )
+# Of what is above the limit, residents and staff stay, and then whoever was told of last.
+BEST = " ORDER BY (member.places ? $1::text) DESC, card.sequence DESC LIMIT $3"
+# A million cards take seconds; a process makes few at once (service.MAKING_MAX).
+MAKING_S = 60
+MAKING_MEMORY = "128MB"
 
 
 async def load_entries(conn: Conn, door: Door, limit: int) -> tuple[bytes, bool]:
-    """The entries of a snapshot, sorted, and whether they are all there are.
+    """The entries of a snapshot, sorted, and whether they are all there are. In a transaction.
 
-    PostgreSQL puts them together: a million cards are one value of 30 MB, made in seconds, and no
-    Python runs for each. Raises asyncpg.QueryCanceledError when that takes longer than it may.
+    PostgreSQL puts them together: a million cards are one value of 30 MB, and no Python runs for
+    each. Raises asyncpg.QueryCanceledError when that takes longer than MAKING_S.
     """
+    await conn.execute(f"SET LOCAL statement_timeout = '{MAKING_S}s'")
+    await conn.execute(f"SET LOCAL work_mem = '{MAKING_MEMORY}'")
+    total = await conn.fetchval("SELECT count(*) FROM snapshot_card", timeout=MAKING_S)
+    is_all = total <= limit
     row = await conn.fetchrow(
-        "SELECT count(*) AS cards, coalesce(string_agg("  # noqa: S608 - constants of this module
+        "SELECT coalesce(string_agg("  # noqa: S608 - constants of this module
         "   substr(credential, 1, 16) || name || int2send(code::int2)"
         "   || int4send(coalesce(counter, -1)), ''::bytea ORDER BY credential), ''::bytea) AS lines"
-        f" FROM (SELECT chosen.*, used.counter FROM ({CHOSEN}"
-        "  ORDER BY (member.places ? $1::text) DESC, card.sequence DESC LIMIT $3) AS chosen"
-        "  LEFT JOIN card_counter AS used ON used.credential_hash = encode(credential, 'hex')"
-        " ) AS entry",
+        f" FROM ({CHOSEN}{'' if is_all else BEST}) AS entry",
         door.place_id,
         door.is_for_visitors,
-        limit + 1,
+        *(() if is_all else (limit,)),
+        timeout=MAKING_S,
     )
     if row is None:
         raise RuntimeError("an aggregate always returns its row")
-    return row["lines"], row["cards"] <= limit
+    lines: bytes = row["lines"]
+    return lines, is_all or len(lines) < limit * ENTRY_BYTES
 
 
 async def load_extras(
@@ -348,14 +355,16 @@ async def restricted_members(
     """The members who may do less at this door since then: sequence, name in hex, status,
     relation, standing. All of it as it is now."""
     rows = await conn.fetch(
-        "SELECT greatest(member.sequence, coalesce(standing.sequence, 0)) AS sequence,"  # noqa: S608 - constants of this module
+        "WITH told AS ("  # noqa: S608 - constants of this module
+        "  SELECT member_id FROM snapshot_member WHERE sequence > $3"
+        "   AND (status <> 'active' OR lost_places ? $1::text)"
+        "  UNION SELECT member_id FROM snapshot_standing"
+        "   WHERE $2 AND sequence > $3 AND standing = 'lapsed')"
+        " SELECT greatest(member.sequence, coalesce(standing.sequence, 0)) AS sequence,"
         " encode(member.name, 'hex') AS name, member.status, member.places->>$1::text AS relation,"
-        " standing.standing FROM snapshot_member AS member"
+        " standing.standing FROM told JOIN snapshot_member AS member USING (member_id)"
         " LEFT JOIN snapshot_standing AS standing USING (member_id)"
-        " WHERE (member.sequence > $3 AND (member.status <> 'active'"
-        "   OR member.lost_places ? $1::text)"
-        "  OR $2 AND standing.sequence > $3 AND standing.standing = 'lapsed')"
-        f" AND ({MEMBERS} OR member.lost_places ? $1::text)"
+        f" WHERE {MEMBERS} OR member.lost_places ? $1::text"
         " ORDER BY 1 LIMIT $4",
         door.place_id,
         door.is_for_visitors,
