@@ -24,6 +24,7 @@ from timebank.app import create_app
 from timebank.clearing import service as clearing
 from timebank.clearing.keys import Vault
 from timebank.domain import Actor, Leg, TransferRequest
+from timebank.log import cli as log_cli
 from timebank.log import service, store
 from timebank.privacy import service as privacy
 from timebank.service import Submission, post_transfers
@@ -266,6 +267,16 @@ async def test_a_name_without_its_salt_says_nothing_and_still_verifies(bank: Ban
     assert {line["account"] for line in after[1]["lines"]} == {
         line["account"] for line in before[0]["lines"]
     }
+
+
+async def test_all_that_waits_is_logged_and_signed_by_command(bank: Bank) -> None:
+    await pay(bank, *["anna>bruno", "bruno>dora", "dora>anna"] * 3)
+    settings = settings_for(bank.dsn, key_secret=SECRET)
+    assert await log_cli.catch_up(settings, VAULT) == 9
+    assert (await checkpoint(bank, bank.caller("anna"))).size == 9
+    assert await log_cli.catch_up(settings, VAULT) == 0
+    times = await log_cli.time_proofs(settings, "nantes", proofs=3, seed=1)
+    assert len(times) == 3
 
 
 async def test_what_is_known_already_is_not_sent_again(bank: Bank) -> None:
