@@ -6,9 +6,10 @@ messages.py. The service calls it for every tap, and a reader that is alone call
 """
 
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Literal, get_args
 
 from copass_tap.passes import PassCode
@@ -181,6 +182,7 @@ class Scene:
     host_inside: bool = False
 
 
+# Of a door that does not ask.
 EMPTY_SCENE = Scene()
 
 
@@ -282,29 +284,29 @@ def decide(facts: Facts, tap: Tap, now: datetime) -> Decision:
 def visit(right: GrantReason, facts: Facts, at: int) -> Decision:
     """Whether there is room, and all else that depends on who is inside, for who may visit."""
     door, member, scene = facts.door, facts.member, facts.scene
-    needs: list[Need] = []
-    flags: list[Flag] = []
+    needs: tuple[Need, ...] = ()
+    flags: tuple[Flag, ...] = ()
 
     is_keyholder = member is not None and member.relation == "keyholder"
     if door.opens_with != "anybody" and not is_keyholder and not was_in_charge_today(facts, at):
         if not scene.in_charge:
             return Decision("no_one_in_charge")
-        needs.append("in_charge")
+        needs += ("in_charge",)
     if door.capacity is not None:
         if not facts.is_inside and facts.people_inside >= door.capacity:
             return Decision("place_full")
-        needs.append("room")
+        needs += ("room",)
     if door.function_capacity is not None:
         has_seat = facts.is_inside and scene.zone in door.function_zones
         if not has_seat and scene.people_in_function >= door.function_capacity:
             return Decision("function_full")
-        needs.append("function_room")
+        needs += ("function_room",)
     if door.anti_passback != "off":
         if is_passback(facts, at):
             if door.anti_passback != "soft":
                 return Decision("passback")
-            flags.append("passback")
-        needs.append("unmoved")
+            flags += ("passback",)
+        needs += ("unmoved",)
     return enter(right, facts, live=True, needs=needs, flags=flags)
 
 
@@ -313,18 +315,26 @@ def enter(
     facts: Facts,
     *,
     live: bool,
-    needs: Sequence[Need] = (),
-    flags: Sequence[Flag] = (),
+    needs: tuple[Need, ...] = (),
+    flags: tuple[Flag, ...] = (),
 ) -> Decision:
     """A grant, and the movement through the door."""
     if not live:
         return Decision(reason)
     door, member = facts.door, facts.member
     if door.interlock:
-        needs = (*needs, "interlock")
+        needs += ("interlock",)
     if member is not None and member.relation in IN_CHARGE:
-        flags = (*flags, "in_charge")
-    return Decision(reason, "enter", tuple(needs), tuple(flags), door.to_zone)
+        flags += ("in_charge",)
+    return entry(reason, needs, flags, door.to_zone)
+
+
+@lru_cache(maxsize=1024)
+def entry(
+    reason: GrantReason, needs: tuple[Need, ...], flags: tuple[Flag, ...], zone: str | None
+) -> Decision:
+    """Kept: the same few decisions are made over and over."""
+    return Decision(reason, "enter", needs, flags, zone)
 
 
 def leave(door: Door, *, live: bool) -> Decision:

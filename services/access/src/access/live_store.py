@@ -73,8 +73,7 @@ PARDON = load_script("pardon.lua")
 class Snapshot:
     """What one read found. `previous` is the answer given to this tap before.
 
-    `generation` and `changed_at` say which state of the documents was read. `asks_more`: the door
-    asks what most do not.
+    `generation` and `changed_at` say which state of the documents was read.
     """
 
     ready: bool
@@ -83,7 +82,6 @@ class Snapshot:
     previous: bytes | None
     reader: Reader | None
     facts: Facts | None
-    asks_more: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +136,6 @@ async def read(pipe: RedisPipe, tap: Tap, reader_id: str, now: datetime) -> Snap
         previous=previous,
         reader=read_reader(reader_id, reader) if reader is not None else None,
         facts=facts,
-        asks_more=scene is not None,
     )
 
 
@@ -159,6 +156,7 @@ async def commit(
     if facts is None:
         raise ValueError("there is no decision without a door")
     card, door = facts.card, facts.door
+    asks = facts.scene is not EMPTY_SCENE
     # A tap that lost its message to another must not raise the counter before the one that won it.
     counts = tap.mode == "live" and decision.reason != "credential_replayed"
     counter = tap.counter if counts and card is not None else None
@@ -178,7 +176,7 @@ async def commit(
         inside_since(now),
         str(door.capacity) if "room" in decision.needs else "",
         "" if counter is None else str(counter),
-        scene_kept(facts, decision) if snapshot.asks_more or decision.flags else "",
+        scene_kept(facts, decision) if asks or decision.flags else "",
     )
     return outcome[0].decode(), outcome[1] if len(outcome) > 1 else b""
 
