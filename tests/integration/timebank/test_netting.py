@@ -238,7 +238,8 @@ async def test_what_is_lost_is_said_again_and_what_is_forged_changes_nothing(
     await federation.collect()
     federation.letters.clear()  # also what Bourges and Brest agreed to
 
-    # Nantes' own key says that all have agreed, without what they signed; and another key does.
+    # Nantes' own key says that all have agreed, without what they signed; and another key does, or
+    # says that it is given up.
     body = {
         "kind": "netting.decided",
         "netting_id": netting_id,
@@ -248,7 +249,8 @@ async def test_what_is_lost_is_said_again_and_what_is_forged_changes_nothing(
         "committed": True,
         "agreements": [],
     }
-    for signer in ("nantes", "brest"):
+    for signer, committed in (("nantes", True), ("brest", True), ("brest", False)):
+        body["committed"] = committed
         await federation.deliver_one(await forge(federation, signer, "nantes", "bourges", body))
     assert await states(federation, netting_id) == ["agreed"] * 3
 
