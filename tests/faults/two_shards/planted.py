@@ -45,8 +45,8 @@ def mark_unsent_as_published() -> None:
 def drop_the_inbox() -> None:
     """What is heard again is done again.
 
-    Without the inbox alone all checks stay green: the destination looks whether it decided before.
-    So that look goes as well, and what is left is the database's constraint.
+    The inbox is not the only guard: the destination looks whether it decided before, and the
+    database has a constraint. The first two go; the third makes a dead letter of it.
     """
 
     async def claim_all(conn: Any, name: str, events: Sequence[Event]) -> list[Event]:
@@ -62,8 +62,7 @@ def drop_the_inbox() -> None:
 def commit_the_offset_first() -> None:
     """A message that was being handled when the process died is never handled.
 
-    Of clearing itself all checks stay green, as what was not answered is asked again; only what
-    stewards agree about is said once.
+    What is not answered is asked again, and heals; but what stewards agree about is said once.
     """
 
     async def handle_late(self: Any, client: Any, batches: Any) -> None:

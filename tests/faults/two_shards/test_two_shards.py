@@ -175,7 +175,13 @@ PLANS = {
 @pytest.mark.whole
 @pytest.mark.parametrize("bug", BUGS)
 async def test_the_checks_see_a_bug_that_was_planted(bug: str, tmp_path: Path) -> None:
-    """A check that never was red counts for nothing."""
+    """A check that never was red counts for nothing.
+
+    Planted, one at a time: answers that skip the outbox; outbox rows marked as published and not
+    sent; no inbox and no look whether it was decided before; the offset committed before the
+    message is handled; a return that goes to the commons and not to the payer; requests of which
+    the key is forgotten; a database that says yes before it has written.
+    """
     dice = random.Random(SEED)
     async with two_shards(bug) as world:
         run = Run(world)
