@@ -23,12 +23,14 @@ TAPS = int(os.environ.get("READER_TAPS", "60"))
 
 
 class Cable:
-    """A TCP proxy. Cut, it drops what both sides send, as a lost network does."""
+    """A TCP proxy. Cut, it drops what both sides send, as a lost network does; deaf, what the
+    service answers."""
 
     def __init__(self, url: str) -> None:
         at = urlsplit(url)
         self._target = (at.hostname, at.port)
         self.is_cut = False
+        self.is_deaf = False
         self.url = ""
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -46,7 +48,9 @@ class Cable:
             while self.is_cut:
                 await asyncio.sleep(0.05)
             far_reader, far_writer = await asyncio.open_connection(*self._target)
-            await asyncio.gather(self._carry(reader, far_writer), self._carry(far_reader, writer))
+            await asyncio.gather(
+                self._carry(reader, far_writer), self._carry(far_reader, writer, is_answer=True)
+            )
         except (OSError, asyncio.CancelledError):
             return
         finally:
@@ -55,9 +59,15 @@ class Cable:
                 if one is not None:
                     one.transport.abort()
 
-    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _carry(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        *,
+        is_answer: bool = False,
+    ) -> None:
         while data := await reader.read(65536):
-            if self.is_cut:
+            if self.is_cut or (is_answer and self.is_deaf):
                 continue  # it went into the wire, and nowhere else
             writer.write(data)
             await writer.drain()
