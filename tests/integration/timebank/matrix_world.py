@@ -57,6 +57,7 @@ BODIES: dict[str, Any] = {
     },
     "POST /v1/agreements/{city_id}/{peer_city_id}/accept": {},
     "PUT /v1/books/{city_id}/rules": RULES,
+    "POST /v1/log/{city_id}/keys": {},
     "POST /v1/clearing/transfers": {
         "from_account": "{account_id}",
         "to": {"city_id": "nantes", "member_id": "{member_id}"},

@@ -189,6 +189,26 @@ async def test_no_key_takes_the_place_of_another_without_its_statement(
         await rotate_in(federation, "nantes", "bourges")
 
 
+async def test_stewards_hand_over_and_anybody_sees_the_keys(federation: Federation) -> None:
+    steward = federation.steward("nantes")
+    for caller, status in (
+        (federation.caller("anna", "nantes"), 403),
+        (federation.steward("bourges"), 404),
+    ):
+        assert (await caller.post("log/nantes/keys", {})).status_code == status
+    wrong = await steward.post("log/nantes/keys", {"overlap_hours": 169})
+    assert wrong.json()["errors"][0]["field"] == "body.overlap_hours"
+    done = await steward.post("log/nantes/keys", {"overlap_hours": 0}, key="once")
+    again = await steward.post("log/nantes/keys", {"overlap_hours": 0}, key="once")
+    assert (done.status_code, done.json()) == (201, again.json())
+    await federation.deliver()
+    for city in ("nantes", "bourges"):
+        shown = (await federation.steward(city).get("log/nantes/keys")).json()["keys"]
+        assert [each["public_key"] for each in shown][-1] == done.json()["public_key"]
+        assert [each["from_size"] for each in shown] == [0, done.json()["from_size"]]
+    assert (await federation.steward("nantes").get("log/nowhere/keys")).status_code == 404
+
+
 async def rotate_in(federation: Federation, where: str, city: str) -> None:
     async with federation.bank(where).pool.acquire() as conn, conn.transaction():
         await rotation.rotate(conn, federation.vault, city, federation.clock())

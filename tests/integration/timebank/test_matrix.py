@@ -41,7 +41,9 @@ OWN_ONLY = {
 
 
 # The log of a city is for whoever wants to check it: heads, hashes and proofs, and no entry.
-PUBLIC_LOG = re.compile(r"GET /v1/log/\{city_id\}/(checkpoints?|inclusion|consistency|tile/.*)$")
+PUBLIC_LOG = re.compile(
+    r"GET /v1/log/\{city_id\}/(checkpoints?|inclusion|consistency|keys|tile/.*)$"
+)
 
 
 @pytest.fixture

@@ -26,6 +26,7 @@ from timebank.board.listings.routes import router as listings_router
 from timebank.board.worker import keep_board
 from timebank.cities.away import Away, look_around, on_away
 from timebank.cities.catching_up import keep_catching_up
+from timebank.cities.routes import router as cities_router
 from timebank.clearing.agreements.routes import router as agreements_router
 from timebank.clearing.keys import Vault
 from timebank.clearing.routes import router as clearing_router
@@ -119,6 +120,7 @@ def create_app(settings: Settings | None = None, clock: Clock = utc_now) -> Fast
             netting_router,
             reconciliation_router,
             log_router,
+            cities_router,
             audit_router,
             privacy_router,
         ],
