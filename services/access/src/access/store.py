@@ -160,13 +160,13 @@ async def people_inside(conn: Conn, since: datetime) -> list[Inside]:
         "), latest AS ("
         " SELECT DISTINCT ON (place_id, member_id) place_id, member_id, direction, decided_at, zone"
         " FROM moved ORDER BY place_id, member_id, decision_id DESC"
-        ") SELECT place_id::text, member_id::text, zone,"
-        " extract(epoch FROM decided_at)::bigint AS entered_at,"
-        " EXISTS (SELECT FROM moved WHERE moved.place_id = latest.place_id"
-        "  AND moved.member_id = latest.member_id AND 'in_charge' = ANY(flags)) AS in_charge"
-        " FROM latest WHERE direction = 'in' OR (zone IS NOT NULL AND EXISTS ("
-        "  SELECT FROM moved WHERE moved.place_id = latest.place_id"
-        "  AND moved.member_id = latest.member_id AND moved.direction = 'in'))",
+        "), seen AS ("
+        " SELECT place_id, member_id, bool_or('in_charge' = ANY(flags)) AS in_charge,"
+        " bool_or(direction = 'in') AS entered FROM moved GROUP BY place_id, member_id"
+        ") SELECT place_id::text, member_id::text, zone, in_charge,"
+        " extract(epoch FROM decided_at)::bigint AS entered_at"
+        " FROM latest JOIN seen USING (place_id, member_id)"
+        " WHERE direction = 'in' OR (zone IS NOT NULL AND entered)",
         since,
     )
     return [Inside(**row) for row in rows]
