@@ -3,6 +3,7 @@ they are taken in one at a time."""
 
 import json
 import sys
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,7 @@ def entries(draw: st.DrawFn) -> list[bytes]:
     city = City.of("nantes")
     for _ in range(draw(st.integers(1, 12))):
         giver, taker = draw(st.permutations(NAMES))[:2]
-        minutes = draw(st.integers(1, 400))
+        minutes = draw(st.sampled_from([1, 30, 400, 601]))
         how = draw(st.sampled_from(["transfer"] * 5 + ["contribution", "reversal", *PARTS]))
         more: dict[str, Any] = {}
         if how == "reversal" and city.entries:
@@ -170,6 +171,60 @@ def test_plain_entries_are_not_looked_at_one_by_one(monkeypatch: pytest.MonkeyPa
     book = Book("nantes")
     assert taken(Runs(book), lines[:first]) == []
     assert book.size == 20
+
+
+def spend_too_much(entries: list[dict[str, Any]]) -> None:
+    for line in entries[7]["lines"]:
+        line["minutes"] *= 700
+
+
+def post_again(entries: list[dict[str, Any]]) -> None:
+    entries[7]["transfer"] = entries[2]["transfer"]
+
+
+def post_again_at_once(entries: list[dict[str, Any]]) -> None:
+    entries[7]["transfer"] = entries[6]["transfer"]
+
+
+def net_between_members(entries: list[dict[str, Any]]) -> None:
+    entries[7]["kind"] = "netting"
+
+
+def give_to_oneself(entries: list[dict[str, Any]]) -> None:
+    one, other = entries[7]["lines"]
+    other["account"] = one["account"]
+
+
+def say_another_number(entries: list[dict[str, Any]]) -> None:
+    entries[7]["index"] = 8
+
+
+def post_on_no_day(entries: list[dict[str, Any]]) -> None:
+    entries[7]["posted_at"] = "2026-02-30T10:00:00.000000+00:00"
+
+
+def become_the_commons(entries: list[dict[str, Any]]) -> None:
+    entries[7]["lines"][0]["is"] = "commons"
+
+
+@pytest.mark.parametrize(
+    "cheat",
+    [
+        spend_too_much, post_again, post_again_at_once, net_between_members, give_to_oneself,
+        say_another_number, post_on_no_day, become_the_commons,
+    ],
+)  # fmt: skip
+def test_what_only_looks_plain_is_named(cheat: Callable[[list[dict[str, Any]]], None]) -> None:
+    """Written canonically, by itself or in every respect, and wrong all the same."""
+    city = ring(12)
+    cheat(city.entries)
+    lines = [dumps(entry) for entry in city.entries]
+    book, many = Book("nantes"), Book("nantes")
+    taker = Runs(many)
+    noted = taken(taker, lines[:5]) + taken(taker, lines[5:])
+    assert [index for index, _ in noted][:1] == [7]
+    assert in_words(noted) == in_words(plainly(book, lines))
+    assert many == book
 
 
 def test_a_process_of_its_own_reads_the_same(
