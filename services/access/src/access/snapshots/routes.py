@@ -155,6 +155,7 @@ SIGNED: dict[int | str, dict[str, Any]] = {
 
 @router.get("/readers/self", summary="Which doors this reader stands at, and whom it is to trust")
 async def get_self(reader: CurrentReader, office: CurrentOffice) -> ReaderAnswer:
+    """For a reader that is being installed: its doors, and the key that signs what it is given."""
     async with office.pool.acquire() as conn:
         found = await service.check_reader(conn, reader.reader_id, reader.sha256)
         doors = await store.doors_of(conn, reader.reader_id)
