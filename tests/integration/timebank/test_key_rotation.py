@@ -136,6 +136,10 @@ async def test_a_key_that_nothing_hands_over_to_is_refused_and_kept_as_an_alarm(
     await federation.deliver_one(Letter(CITY_KEYS.name, {**bare, "version": 1,
         "public_key": before.hex(), "keys": [first]}))  # fmt: skip
     assert len(await alarms(federation)) == 4
+    # But the topic must not end with it: the city tells what is so.
+    told_last = (await told(federation.bank("nantes"), CITY_KEYS.name))[-1]
+    assert told_last["public_key"] == (await pinned(federation)).hex() != before.hex()
+    assert len(await told(federation.bank("nantes"), CITY_KEYS.name)) == 4  # Brest has one
     assert await federation.state("nantes", await live(federation)) == "settled"
 
 

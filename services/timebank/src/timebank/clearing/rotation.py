@@ -121,7 +121,9 @@ async def hear_keys(
         else None
     )
     if known is not None and not told.goes_on_from(known):
-        if not known.goes_on_from(told):
+        if known.goes_on_from(told):
+            await tell_again(conn, city_id, told, now)
+        else:
             why = "they do not go on from the keys that are known"
             await alarm(conn, city_id, items, why, now)
         return False
@@ -139,6 +141,16 @@ async def alarm(
 ) -> None:
     if await keys_store.add_alarm(conn, city_id, told, why, now):
         log.error("city_key_not_believed", city=city_id, why=why)
+
+
+async def tell_again(conn: Conn, city_id: str, told: Chain, now: datetime) -> None:
+    """What is told last stays on the topic: when that is an older list of a city of ours, such as
+    one that its last time bank tells again because its broker lost the log, ours is told after."""
+    if not await ledger_store.has_book(conn, city_id):
+        return
+    own = await keys_store.own_chain(conn, city_id)
+    if own is not None and own.keys != told.keys:
+        await publish(conn, city_id, own, now)
 
 
 async def compare_with_own(conn: Conn, city_id: str, told: Chain, now: datetime) -> None:

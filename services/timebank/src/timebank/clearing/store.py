@@ -80,8 +80,11 @@ async def add_city_key(
 
 
 async def find_sealed_key(conn: Conn, city_id: str) -> bytes | None:
+    """None before the city has a key, and once it has moved: it signs there."""
     sealed: bytes | None = await conn.fetchval(
-        "SELECT sealed_key FROM city_key WHERE city_id = $1", city_id
+        "SELECT sealed_key FROM city_key JOIN book USING (city_id)"
+        " WHERE city_id = $1 AND place = 'here'",
+        city_id,
     )
     return sealed
 
