@@ -158,6 +158,8 @@ async def test_a_city_moves_with_all_that_is_on_its_way_and_its_log_goes_on(
     assert [answer.status_code for answer in answers[:3]] == [421, 421, 421]
     assert {answer.json()["code"] for answer in answers[:3]} == {"city_moved"}
     assert answers[3].status_code in (403, 404)
+    positions = await west.caller("x", None, "auditor").get("clearing/positions")
+    assert {each["city_id"] for each in positions.json()["items"]} == {"brest"}
     denis = await federation.caller("denis", "brest").get(f"accounts/{west.accounts['denis']}")
     assert denis.status_code == 200
     with pytest.raises(asyncpg.ObjectNotInPrerequisiteStateError):

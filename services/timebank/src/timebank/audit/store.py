@@ -7,6 +7,7 @@ from uuid import UUID
 
 from common.db import Conn
 from timebank.audit.domain import Crossing
+from timebank.store import HERE
 
 Role = Literal["auditor", "federation_admin"]
 
@@ -106,14 +107,16 @@ async def list_crossings(
         "  coalesce(o.conclusion_id, o.departure_id) AS told_by"
         " FROM clearing_out o JOIN account a ON a.account_id = o.payer_account"
         " JOIN book b ON b.city_id = o.city_id"
-        " WHERE ($1::text IS NULL OR o.city_id = $1) AND o.sent_at >= $2 AND o.sent_at < $3"
+        " WHERE (o.city_id = $1 OR ($1::text IS NULL AND b.place = 'here'))"
+        " AND o.sent_at >= $2 AND o.sent_at < $3"
         " UNION ALL"
         " SELECT i.transfer_id, i.from_city, i.city_id, i.minutes, i.decided_at,"
         "  CASE WHEN i.accepted THEN 'settled' ELSE 'returned' END, NULL, i.payee, i.deadline,"
         "  NULL, i.arrival_id"
         " FROM clearing_in i"
-        " WHERE (i.city_id = $1 OR ($1::text IS NULL"
-        "  AND NOT EXISTS (SELECT FROM book WHERE book.city_id = i.from_city)))"
+        " JOIN book b ON b.city_id = i.city_id"
+        " WHERE (i.city_id = $1 OR ($1::text IS NULL AND b.place = 'here' AND NOT EXISTS"
+        "  (SELECT FROM book WHERE book.city_id = i.from_city AND book.place = 'here')))"
         " AND i.decided_at >= $2 AND i.decided_at < $3"
         ") c LEFT JOIN log_entry e ON e.transfer_id = c.told_by"
         " ORDER BY c.at DESC, c.transfer_id LIMIT $4",
@@ -136,8 +139,8 @@ async def list_in_transit(
 ) -> list[InTransit]:
     """What is on its way, the oldest first."""
     rows = await conn.fetch(
-        "SELECT transfer_id, city_id, to_city AS peer_city_id, minutes, levy_minutes, sent_at,"
-        " deadline, queries FROM clearing_out WHERE state = 'sent'"
+        "SELECT transfer_id, city_id, to_city AS peer_city_id, minutes, levy_minutes, sent_at,"  # noqa: S608 - a constant
+        f" deadline, queries FROM clearing_out WHERE state = 'sent' AND {HERE}"
         " AND ($1::text IS NULL OR city_id = $1)"
         " AND ($2::uuid IS NULL OR (sent_at, transfer_id) >"
         "  (SELECT sent_at, transfer_id FROM clearing_out WHERE transfer_id = $2 LIMIT 1))"

@@ -489,7 +489,7 @@ async def list_positions(
 ) -> list[Position]:
     """Of these cities (None: all) with every peer, by city and peer."""
     rows = await conn.fetch(
-        "SELECT a.city_id, a.peer_city_id,"
+        "SELECT a.city_id, a.peer_city_id,"  # noqa: S608 - a constant
         " sum(a.balance_minutes) FILTER (WHERE a.kind = 'clearing')::bigint AS clearing_minutes,"
         " sum(a.balance_minutes) FILTER (WHERE a.kind = 'in_transit')::bigint"
         "  AS in_transit_minutes,"
@@ -502,7 +502,7 @@ async def list_positions(
         "  count(*) FILTER (WHERE state = 'returned') AS returned"
         "  FROM clearing_out GROUP BY city_id, to_city) o"
         " ON o.city_id = a.city_id AND o.to_city = a.peer_city_id"
-        " WHERE a.kind IN ('clearing', 'in_transit')"
+        f" WHERE a.kind IN ('clearing', 'in_transit') AND a.{HERE}"
         " AND ($1::text[] IS NULL OR a.city_id = ANY($1))"
         " GROUP BY a.city_id, a.peer_city_id ORDER BY a.city_id, a.peer_city_id",
         list(city_ids) if city_ids is not None else None,
