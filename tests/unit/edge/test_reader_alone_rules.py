@@ -193,3 +193,19 @@ async def test_a_disk_that_fails_lets_nobody_in_and_everybody_out(board: Board) 
     outcome = await board.program.tap(RESIDENT, "in")
     assert (outcome.granted, outcome.reason) == (False, "disk_failed")
     assert (await board.program.tap(RESIDENT, "out")).granted
+
+
+async def test_taps_of_a_board_whose_clock_was_wrong_are_set_right_but_those_the_service_saw(
+    board: Board,
+) -> None:
+    program = board.program
+    await board.reason(VISITOR)
+    program.journal.begin("seen", {"type": "uid", "uid": VISITOR}, "in", ISSUED, attempted=True)
+    program.journal.decide("seen", reason="network_member", granted=True, decision_id=None)
+    program.clock.offset_s = -3600.0  # the first answer says so
+    program._find()
+    first, seen = program.journal.to_send(0.0, 10)
+    assert first.occurred_at == pytest.approx(ISSUED + 60 - 3600, abs=1)
+    assert seen.occurred_at == ISSUED
+    program._find()  # once
+    assert program.journal.to_send(0.0, 10)[0].occurred_at == first.occurred_at

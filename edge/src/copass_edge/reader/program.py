@@ -37,7 +37,8 @@ from copass_edge.reader.service import BATCH_MAX, Away, Refused, Service, TapAns
 from copass_tap.decision import IN_CHARGE, Direction
 from copass_tap.snapshots import CHANGES, BadPaper, read_paper
 
-HEARING_WAIT_S = 25
+# Shorter than a proxy waits for an answer.
+HEARING_WAIT_S = 15
 PROBE_FIRST_S, PROBE_MAX_S = 0.5, 30.0
 SNAPSHOT_EVERY_S = 300.0
 SNAPSHOT_RETRY_S = 15.0

@@ -14,7 +14,7 @@ from copass_edge.reader.config import Config
 
 CONNECT_S = 2.0
 ASK_S = 10.0
-KEEP_ALIVE_S = 25.0
+KEEP_ALIVE_S = 12.0
 SNAPSHOT_S = 120.0
 SNAPSHOT_BYTES_MAX = 256 * 1024 * 1024
 ANSWER_BYTES_MAX = 4 * 1024 * 1024
@@ -65,7 +65,7 @@ class Service:
             headers={"authorization": config.authorization, "user-agent": "copass-reader/1"},
             timeout=httpx.Timeout(ASK_S, connect=CONNECT_S),
             transport=transport,
-            # A little less than the service keeps a quiet connection open.
+            # A little less than the service, or a proxy before it, keeps a quiet connection open.
             limits=httpx.Limits(keepalive_expiry=KEEP_ALIVE_S),
             trust_env=False,
             follow_redirects=False,

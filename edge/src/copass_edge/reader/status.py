@@ -10,7 +10,7 @@ from copass_edge.reader.journal import Journal
 from copass_edge.reader.papers import Papers
 from copass_tap.snapshots import BadPaper
 
-# A service that nothing was heard of for this long is away: hearing lasts 25 seconds.
+# A service that nothing was heard of for this long is away: hearing lasts 15 seconds.
 ONLINE_S = 60.0
 
 

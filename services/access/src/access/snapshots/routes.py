@@ -228,7 +228,7 @@ async def get_changes(
     reader: CurrentReader,
     office: CurrentOffice,
     after: Annotated[int, Query(ge=0, le=2**53 - 1, description="`sequence` of what you have")],
-    wait_s: Annotated[int, Query(ge=0, le=service.WAIT_S_MAX)] = 25,
+    wait_s: Annotated[int, Query(ge=0, le=service.WAIT_S_MAX)] = 15,
 ) -> Response:
     """Who may do less at this door since then, a lockdown, a new policy: at once, or after
     `wait_s` that there is nothing. Cards blocked, members suspended or lapsed, people who moved
