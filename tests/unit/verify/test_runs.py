@@ -2,6 +2,7 @@
 they are taken in one at a time."""
 
 import json
+import multiprocessing
 import sys
 from collections.abc import Callable
 from itertools import pairwise
@@ -19,7 +20,7 @@ from evidence_world import City, crossing, dumps, uuid_of, write
 from copass_verify import parts, runs
 from copass_verify.bundle import WrongBundle, open_bundle
 from copass_verify.entries import Book, WrongEntry
-from copass_verify.parts import read_apart, read_here, read_parts
+from copass_verify.parts import exchange, read_apart, read_here, read_parts
 from copass_verify.runs import Noted, Reader, Runs
 from copass_verify.verify import verify
 
@@ -236,9 +237,13 @@ def test_a_process_of_its_own_reads_the_same(
     here = list(read_here(files))
     assert len(here) > 2
     assert list(read_apart(files)) == here
+    ours, theirs = multiprocessing.Pipe()
+    theirs.close()  # as when that process is killed
+    with pytest.raises(WrongBundle, match="ended early"):
+        list(exchange(ours, files))
     monkeypatch.setattr(parts, "APART_BYTES_MIN", 0)
     (tmp_path / "a.zip").write_bytes(b"gone")
-    with pytest.raises(WrongBundle, match="no evidence bundle"):
+    with pytest.raises(WrongBundle, match="missing or broken"):
         list(read_parts(files, apart=True))
 
 

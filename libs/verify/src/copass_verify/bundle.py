@@ -216,14 +216,6 @@ def open_bundle(path: Path) -> Bundle:
         raise WrongBundle(f"{path} has keys that are missing or malformed: {error}") from error
 
 
-def open_city(path: Path, city: str) -> CityFiles:
-    """One city's part of a bundle that was opened before. Raises WrongBundle."""
-    found = [files for files in open_bundle(path).cities if files.city == city]
-    if not found:
-        raise WrongBundle(f"{path} has nothing of {city} any more")
-    return found[0]
-
-
 def read_small(archive: zipfile.ZipFile, name: str) -> bytes:
     with archive.open(name) as file:
         return file.read(SMALL_BYTES_MAX)

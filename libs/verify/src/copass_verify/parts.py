@@ -1,6 +1,6 @@
 """The entries of a book, part by part; of a large one, read in a process of its own.
 
-That process inflates the file and reads lines into rows, this one hashes the same lines and
+That process reads lines into rows; this one inflates the next part meanwhile, hashes the lines and
 looks at the rows beside each other: on two cores both have about as much to do.
 """
 
@@ -10,9 +10,8 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from pathlib import Path
 
-from copass_verify.bundle import CityFiles, WrongBundle, open_city
+from copass_verify.bundle import CityFiles, WrongBundle
 from copass_verify.runs import Reader, Row
 
 # Starting a process takes as long as reading so much of it.
@@ -46,49 +45,48 @@ def read_here(files: CityFiles) -> Iterator[Lines]:
 
 
 def read_apart(files: CityFiles) -> Iterator[Lines]:
-    """As `read_here`. The other process is at most one part ahead."""
+    """As `read_here`. One part is with the other process while we look at the one before it."""
     context = multiprocessing.get_context("spawn")
-    here, there = context.Pipe(duplex=False)
-    process = context.Process(
-        target=send_parts, args=(there, files.source, files.city), daemon=True
-    )
+    here, there = context.Pipe()
+    process = context.Process(target=read_for, args=(there, files.city), daemon=True)
     process.start()
     there.close()
     try:
         with closing(here):
-            yield from receive_parts(here, files)
+            yield from exchange(here, files)
     finally:
         process.terminate()
         process.join(JOIN_TIMEOUT_S)
 
 
-def receive_parts(here: Connection, files: CityFiles) -> Iterator[Lines]:
+def exchange(other: Connection, files: CityFiles) -> Iterator[Lines]:
+    """Never sends a part before the rows of the one before have come, or both would wait."""
+    parts = files.parts("entries.jsonl")
     begin = 0
-    while True:
-        try:
-            told = here.recv()
-            if isinstance(told, str):
-                raise WrongBundle(told)
-            if told is None:
-                return
-            text = here.recv_bytes()
-            # Our own process wrote this, by the same code that runs here.
-            rows = marshal.loads(here.recv_bytes())  # noqa: S302
-        except (EOFError, OSError) as error:
-            raise WrongBundle(f"{files.source}: reading {files.city} ended early") from error
-        yield Lines(begin, text, rows)
-        begin += len(rows)
-
-
-def send_parts(there: Connection, path: Path, city: str) -> None:
-    """The other process: True before each part, then None; a text says what is wrong."""
+    following = next(parts, None)
     try:
-        for part in read_here(open_city(path, city)):
-            there.send(True)
-            there.send_bytes(part.text)
-            there.send_bytes(marshal.dumps(part.rows))
-        there.send(None)
-    except WrongBundle as error:
-        there.send(str(error))
-    except (BrokenPipeError, KeyboardInterrupt):
+        if following is not None:
+            other.send_bytes(following)
+        while (text := following) is not None:
+            following = next(parts, None)
+            # Our own process wrote this, by the same code that runs here.
+            rows = marshal.loads(other.recv_bytes())  # noqa: S302
+            if following is not None:
+                other.send_bytes(following)
+            yield Lines(begin, text, rows)
+            begin += len(rows)
+    except (EOFError, OSError) as error:
+        raise WrongBundle(f"{files.source}: reading {files.city} ended early") from error
+
+
+def read_for(other: Connection, city: str) -> None:
+    """The other process: rows for each part that comes, until nobody sends any."""
+    reader = Reader(city)
+    begin = 0
+    try:
+        while True:
+            rows = reader.read(begin, other.recv_bytes())
+            other.send_bytes(marshal.dumps(rows))
+            begin += len(rows)
+    except (EOFError, OSError, KeyboardInterrupt):
         return
