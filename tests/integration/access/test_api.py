@@ -24,6 +24,8 @@ def test_the_api_description_holds_every_route(config: Settings) -> None:
         "/v1/doors/{door_id}/changes",
         "/v1/doors/{door_id}/card-keys",
         "/v1/places/{place_id}/presence",
+        "/v1/places/{place_id}/evacuation",
+        "/v1/places/{place_id}/passback-resets",
         "/v1/places/{place_id}/lockdown",
         "/v1/members/{member_id}/export",
         "/v1/members/{member_id}/export.zip",
