@@ -8,7 +8,7 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
-from access_world import SECRET, Person, World, until
+from access_world import SECRET, STEWARD, Person, World, until
 from reader_world import (
     Setup,
     reader_at,
@@ -196,6 +196,12 @@ async def test_an_installer_pairs_tests_and_runs_a_board(
                 return status.is_well and status.backlog == 0
 
             await until(is_well, 30)
+
+            async def is_reported() -> bool:
+                page = (await world.http.get("/v1/readers/health", headers=STEWARD)).json()
+                return [(one["backlog"], one["problems"]) for one in page["items"]] == [(0, [])]
+
+            await until(is_reported, 40)
             module = ("-m", "copass_edge.reader", "status", "--json", "--folder", str(folder))
             code, output = await run(*module)
             assert (code, json.loads(output)["is_well"]) == (0, True)

@@ -13,6 +13,7 @@ from reader_papers import CONFIG, HOUR, ISSUED, META, PEPPER, changes, entry, sn
 from copass_edge.reader.clock import Clock
 from copass_edge.reader.credentials import read_text
 from copass_edge.reader.devices import SimulatedRelay
+from copass_edge.reader.health import health_of
 from copass_edge.reader.program import Program
 from copass_tap import ntag424
 from copass_tap.credentials import credential_hash
@@ -209,3 +210,16 @@ async def test_taps_of_a_board_whose_clock_was_wrong_are_set_right_but_those_the
     assert seen.occurred_at == ISSUED
     program._find()  # once
     assert program.journal.to_send(0.0, 10)[0].occurred_at == first.occurred_at
+
+
+async def test_a_board_says_how_it_is(board: Board) -> None:
+    program = board.program
+    health = health_of(program.journal, program.papers.held, program.clock)
+    assert (health["problems"], health["backlog"], health["oldest_waiting_at"]) == ([], 0, None)
+    assert health["snapshot_issued_at"] == "2027-01-15T08:00:00.000+00:00"
+    await board.reason(VISITOR)
+    board.at(9 * HOUR)
+    health = health_of(program.journal, program.papers.held, program.clock)
+    assert health["problems"] == ["snapshot_expired"]
+    assert (health["backlog"], health["oldest_waiting_at"]) == (1, "2027-01-15T08:01:00.000+00:00")
+    assert health_of(program.journal, None, program.clock)["problems"] == ["no_snapshot"]

@@ -210,6 +210,14 @@ class Journal:
         ).fetchone()
         return int(count)
 
+    def oldest_waiting(self) -> float | None:
+        """When the oldest tap happened that the service does not surely have."""
+        row = self._db.execute(
+            "SELECT occurred_at FROM tap WHERE state NOT IN ('stored', 'refused')"
+            " ORDER BY sequence LIMIT 1"
+        ).fetchone()
+        return row[0] if row else None
+
     def counts(self) -> dict[str, int]:
         """Taps by state, and `differing`: those that the service decided otherwise."""
         found = dict(self._db.execute("SELECT state, count(*) FROM tap GROUP BY state").fetchall())

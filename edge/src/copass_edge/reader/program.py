@@ -31,6 +31,7 @@ from copass_edge.reader.devices import (
     make_relay,
     read_for_ever,
 )
+from copass_edge.reader.health import health_of
 from copass_edge.reader.journal import Journal, LoggedTap
 from copass_edge.reader.papers import CARD_KEY, Papers, unseal
 from copass_edge.reader.service import BATCH_MAX, Away, Refused, Service, TapAnswer
@@ -47,6 +48,7 @@ SENDING_PAUSE_S = 2.0
 RESEND_AFTER_S = 60.0
 REMEMBER_TIME_S = 60.0
 SHIFT_MIN_S = 2.0
+REPORT_EVERY_S = 30.0
 LEARN_KEYS_FOR = ("resident", "staff")
 
 log = logging.getLogger("copass.reader")
@@ -112,7 +114,7 @@ class Program:
             self.papers.held = None
 
     async def run(self) -> None:
-        tasks = [self._hear(), self._fetch(), self._send(), self._remember_time()]
+        tasks = [self._hear(), self._fetch(), self._send(), self._remember_time(), self._report()]
         tasks.append(self._read(self.device, self._direction))
         if self.exit_device is not None:
             tasks.append(self._read(self.exit_device, "out"))
@@ -541,6 +543,16 @@ class Program:
         ids = [tap.decision_id for tap in waiting if tap.decision_id is not None]
         if ids:
             self.journal.stored(await self.service.stored(ids))
+
+    async def _report(self) -> None:
+        """Tell the service now and then how this board is."""
+        while True:
+            if self.is_online:
+                try:
+                    await self.service.report(health_of(self.journal, self.papers.held, self.clock))
+                except (Away, Refused) as error:
+                    log.info("the service was not told how this board is: %s", error)
+            await asyncio.sleep(REPORT_EVERY_S if self.is_online else 1.0)
 
     def _note_clock(self) -> None:
         self.journal.set_fact("time", self.clock.now())

@@ -101,6 +101,10 @@ class Service:
         fields = self._json(await self._ask("POST", "/v1/taps/stored", json=body))
         return [str(one) for one in fields.get("stored", [])]
 
+    async def report(self, health: dict[str, Any]) -> None:
+        """Say how this board is. Raises Away, Refused."""
+        await self._ask("PUT", "/v1/readers/self/health", json=health)
+
     async def whoami(self) -> dict[str, Any]:
         """Reader, doors, and the key that snapshots are signed with. Raises Away, Refused."""
         return self._json(await self._ask("GET", "/v1/readers/self"))
