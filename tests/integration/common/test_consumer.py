@@ -3,9 +3,11 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any, ClassVar
 from uuid import uuid4
 
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaProducer, TopicPartition
 from plumbing import BUMPS, COUNTERS, NOW, Settings, bump, follow, read_all, running, until
 
 from common import db, kafka
@@ -65,6 +67,41 @@ async def test_an_event_seen_twice_is_applied_once(config: Settings, pool: db.Po
         await until(both)
         await asyncio.sleep(0.5)
     assert sorted(await followed(pool)) == [("a", 1), ("b", 1)]
+
+
+async def test_what_a_log_read_again_repeats_is_passed_over_together(
+    config: Settings, pool: db.Pool
+) -> None:
+    """Else each new life of a reader would take as long as all that the log ever told."""
+
+    class Counting(Consumer):
+        handled = 0
+        committed: ClassVar[dict[TopicPartition, int]] = {}
+
+        async def _handle(self, record: Any) -> None:
+            self.handled += 1
+            await super()._handle(record)
+
+        # What it asks of the broker.
+        async def commit(self, offsets: dict[TopicPartition, int]) -> None:
+            self.committed.update(offsets)
+
+        def highwater(self, _: Any) -> int:
+            return 30
+
+    reader = Counting(config, pool, GROUP, {COUNTERS.name: follow})
+    place = TopicPartition(config.prefixed(COUNTERS.name), 0)
+    records: list[Any] = []
+    for number in range(30):
+        key, value, headers = to_message(event("a", number + 1))
+        record = {"offset": number, "key": key, "value": value, "headers": headers}
+        records.append(SimpleNamespace(topic=place.topic, partition=0, **record))
+    broker: Any = reader
+    await reader._handle_all(broker, {place: records[:20]})
+    assert (reader.handled, reader.committed[place]) == (20, 20)
+    await reader._handle_all(broker, {place: records})
+    assert (reader.handled, reader.committed[place]) == (30, 30)
+    assert len(await followed(pool)) == 30
 
 
 async def test_a_log_that_began_again_while_nobody_read_is_read_from_its_start(

@@ -25,6 +25,7 @@ from common.events import (
     MalformedEvent,
     Topic,
     from_message,
+    read_id,
     read_log_epoch,
     read_source,
 )
@@ -50,6 +51,9 @@ class BatchHandler:
 BATCH = 500
 ATTEMPTS_MAX = 4
 FIRST_RETRY_S = 0.05
+# A log that is read again from its start has thousands that were handled before: with so many at a
+# time it is worth asking for all of them at once.
+ASK_FROM = 10
 LOG_CHECK_S = 1.0
 REPLAY_POLL_S = 2.0
 REPLAY_BATCH = 50
@@ -118,6 +122,7 @@ class Consumer:
         batches: Mapping[TopicPartition, Sequence[ConsumerRecord]],
     ) -> None:
         """Handle what one poll brought, and commit the offsets."""
+        seen = await self._seen_of(batches)
         together: dict[str, list[ConsumerRecord]] = {}
         done: dict[TopicPartition, int] = {}
         for partition, records in batches.items():
@@ -135,6 +140,8 @@ class Consumer:
                     break
                 if is_batch:
                     together.setdefault(partition.topic, []).append(record)
+                elif seen and read_id(record.headers) in seen:
+                    EVENTS_HANDLED.labels(self.group, self._name(partition), "seen_before").inc()
                 else:
                     await self._handle(record)
                 done[partition] = record.offset + 1
@@ -150,6 +157,20 @@ class Consumer:
         for partition, offset in done.items():
             behind = (consumer.highwater(partition) or offset) - offset
             CONSUMER_LAG.labels(self.group, partition.topic, str(partition.partition)).set(behind)
+
+    async def _seen_of(
+        self, batches: Mapping[TopicPartition, Sequence[ConsumerRecord]]
+    ) -> set[UUID]:
+        """Which of many messages were handled before, so that none of them takes a transaction."""
+        records = [record for records in batches.values() for record in records]
+        if len(records) < ASK_FROM:
+            return set()
+        ids = {event_id for record in records if (event_id := read_id(record.headers)) is not None}
+        async with self.pool.acquire() as conn:
+            return await inbox.seen(conn, self.group, ids)
+
+    def _name(self, partition: TopicPartition) -> str:
+        return str(partition.topic.removeprefix(self.settings.kafka_topic_prefix))
 
     def _handler_of(self, topic: str) -> Handler | BatchHandler:
         return self.handlers[topic.removeprefix(self.settings.kafka_topic_prefix)]

@@ -77,6 +77,17 @@ def read_source(headers: Iterable[tuple[str, bytes]]) -> str:
     return ""
 
 
+def read_id(headers: Iterable[tuple[str, bytes]]) -> UUID | None:
+    """Which event a message is; None where that cannot be read."""
+    for name, value in headers:
+        if name == "ce_id":
+            try:
+                return UUID(value.decode())
+            except ValueError:
+                return None
+    return None
+
+
 def from_message(value: bytes | None, headers: Iterable[tuple[str, bytes]]) -> Event:
     """The event in a Kafka message.
 

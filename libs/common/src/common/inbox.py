@@ -1,6 +1,7 @@
 """Which events this consumer has handled. Used inside the transaction that handles them."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from uuid import UUID
 
 from common.db import Conn
 from common.events import Event
@@ -19,3 +20,14 @@ async def claim(conn: Conn, consumer: str, events: Sequence[Event]) -> list[Even
     )
     claimed = {row["event_id"] for row in rows}
     return [event for event in by_id.values() if event.id in claimed]
+
+
+async def seen(conn: Conn, consumer: str, event_ids: Collection[UUID]) -> set[UUID]:
+    """Those of the events that `consumer` has handled. What is not among them may be, a moment
+    later: `claim` decides."""
+    rows = await conn.fetch(
+        "SELECT event_id FROM inbox WHERE consumer = $1 AND event_id = ANY($2)",
+        consumer,
+        list(event_ids),
+    )
+    return {row["event_id"] for row in rows}
