@@ -26,6 +26,10 @@ import pytest
 
 from copass import servers
 
+sys.path.insert(0, str(Path(__file__).parent / "support"))
+
+from routes_once import analyse_routes_once
+
 HOME = "COPASS_TEST_HOME"
 OWNER = "COPASS_TEST_OWNER"
 MEMORY_FREE_MIN = 8 * 1024**3
@@ -112,6 +116,13 @@ def _held(kind: str, name: str) -> str:
                 pytest.fail(f"{name} did not start: see {folder}", pytrace=False)
             time.sleep(0.02)
     return (folder / "url").read_text()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _routes_once() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        analyse_routes_once(patch)
+        yield
 
 
 @pytest.fixture(scope="session")

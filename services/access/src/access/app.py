@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 
-import httpx
 from fastapi import FastAPI
 
 from access import live_store, retention, store
@@ -29,6 +28,7 @@ from access.snapshots.signing import make_signer
 from access.tap_relay import TapRelay
 from common import db, web
 from common.auth import TokenVerifier
+from common.client import make_client
 from common.clock import Clock, utc_now
 from common.consumer import Consumer, dead_letters
 from common.db import Pool
@@ -61,7 +61,7 @@ def create_app(settings: Settings, clock: Clock = utc_now) -> FastAPI:
             name="access-api",
             max_size=settings.database_pool_max,
         )
-        async with httpx.AsyncClient() as http:
+        async with make_client() as http:
             app.state.verifier = TokenVerifier(
                 issuer=settings.token_issuer,
                 audience=settings.service,

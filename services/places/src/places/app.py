@@ -5,11 +5,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import httpx
 from fastapi import FastAPI
 
 from common import db, web
 from common.auth import TokenVerifier
+from common.client import make_client
 from common.clock import Clock, utc_now
 from common.consumer import Consumer, dead_letters
 from common.db import Pool
@@ -36,7 +36,7 @@ def create_app(settings: PlacesSettings, clock: Clock = utc_now) -> FastAPI:
             name="places-api",
             max_size=settings.database_pool_max,
         )
-        async with pool, httpx.AsyncClient() as http:
+        async with pool, make_client() as http:
             app.state.pool = pool
             app.state.clock = clock
             app.state.verifier = TokenVerifier(

@@ -7,11 +7,11 @@ from datetime import timedelta
 from functools import partial
 
 import asyncpg
-import httpx
 from fastapi import FastAPI
 
 from common import db
 from common.auth import TokenVerifier
+from common.client import make_client
 from common.clock import Clock, utc_now
 from common.consumer import Consumer, dead_letters
 from common.events import Topic
@@ -65,7 +65,7 @@ def create_app(settings: Settings | None = None, clock: Clock = utc_now) -> Fast
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with (
-            httpx.AsyncClient() as http,
+            make_client() as http,
             await db.create_pool(
                 settings.database_url.get_secret_value(),
                 name="timebank-api",
