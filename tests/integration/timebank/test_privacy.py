@@ -392,6 +392,7 @@ async def test_every_table_with_words_is_known_to_be_forgotten(bank: Any) -> Non
         "clearing_out",
         "clearing_in",
         "clearing_message",
+        "netting_answer",
         # Signed notes of the log: a city, a number, a hash.
         "log_checkpoint",
         "log_halt",
