@@ -42,6 +42,13 @@ OUTSIDE = {
     "agreement.resumed",
     "agreement.ended",
     "reversal.agreed",
+    "netting.proposed",
+    "netting.agreed",
+    "netting.refused",
+    "netting.decided",
+    "netting.passed",
+    "pair.asked",
+    "pair.said",
 }
 
 
