@@ -15,10 +15,13 @@ from access.app import listen
 from access.snapshots import follower
 from common.clock import utc_now
 from common.consumer import Consumer
+from copass_edge.reader import program as program_module
 from copass_edge.reader.config import Config
 from copass_edge.reader.devices import SimulatedRelay
 from copass_edge.reader.program import Program
 
+# A board takes its time; tests have none.
+program_module.SENDING_PAUSE_S = 0.2
 TAPS = int(os.environ.get("READER_TAPS", "60"))
 
 

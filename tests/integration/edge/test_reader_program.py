@@ -9,19 +9,16 @@ from dataclasses import replace
 from pathlib import Path
 
 from access_world import SECRET, STEWARD, Person, World, until
-from reader_world import (
-    Setup,
-    reader_at,
-    started,
-    worker,
-)
+from reader_world import is_ready, paired, started, worker
 from typer.testing import CliRunner
 
 from copass import servers
 from copass_edge.reader.__main__ import app
 from copass_edge.reader.config import load_config, save_config
 from copass_edge.reader.devices import SimulatedRelay
+from copass_edge.reader.health import PROGRAM
 from copass_edge.reader.journal import Journal
+from copass_edge.reader.program import Program
 from copass_edge.reader.status import read_status
 
 # A board that is killed when a tap is written and the relay has not moved yet.
@@ -71,13 +68,14 @@ async def test_a_board_that_dies_between_the_log_and_the_relay_loses_no_tap(
     world, anne = open_world, Person()
     await world.publish(*anne.states(), anne.member(2, places={world.place_id: "staff"}))
     await world.knows(anne)
-    async with reader_at(world, access_url, tmp_path) as setup:
-        await until(lambda: knows(setup, anne))
-        config = setup.program.config
-        outcomes = [await setup.program.tap(anne.uid, "in")]
     async with worker(world):
         # Long enough for a machine that is busy with other tests.
-        save_config(tmp_path, replace(config, url=access_url, live_limit_ms=10_000))
+        config = replace(await paired(world, access_url), live_limit_ms=10_000)
+        async with started(tmp_path, config, SimulatedRelay()) as program:
+            await until(lambda: knows(program, anne))
+            outcomes = [await program.tap(anne.uid, "in")]
+            at = program.clock.now()
+        save_config(tmp_path, config)
         code, output = await run("-c", KILLED, str(tmp_path), anne.uid, "online")
         assert (code, "moved" in output) == (-signal.SIGKILL, False), output
         # Away: nothing answers at this address.
@@ -92,7 +90,7 @@ async def test_a_board_that_dies_between_the_log_and_the_relay_loses_no_tap(
             "01a20000-0000-7000-8000-0000000000ff",  # killed while the service was asked
             {"type": "uid", "uid": anne.uid},
             "in",
-            setup.program.clock.now(),
+            at,
             attempted=True,
         )
         journal.close()
@@ -101,7 +99,6 @@ async def test_a_board_that_dies_between_the_log_and_the_relay_loses_no_tap(
 
         # The power is back: every one of them is in the history, once.
         relay = SimulatedRelay()
-        config = replace(config, url=access_url)
         async with started(tmp_path, config, relay) as program:
             await until(lambda: are_stored(program.journal, 4), 40)
             # And sent once more, it is still once: the service knows it by its name.
@@ -118,9 +115,10 @@ async def test_a_board_that_dies_between_the_log_and_the_relay_loses_no_tap(
         assert outcomes[0].tap_id in history
 
 
-async def knows(setup: Setup, person: Person) -> bool:
-    await setup.program.fetch_snapshot()
-    held = setup.program.papers.held
+async def knows(program: Program, person: Person) -> bool:
+    if await is_ready(program):
+        await program.fetch_snapshot()
+    held = program.papers.held
     entry = held.snapshot.find(person.card_key.removeprefix("card:")) if held else None
     return entry is not None and entry.relation == "staff"
 
@@ -199,7 +197,7 @@ async def test_an_installer_pairs_tests_and_runs_a_board(
 
             async def is_reported() -> bool:
                 page = (await world.http.get("/v1/readers/health", headers=STEWARD)).json()
-                return [(one["backlog"], one["problems"]) for one in page["items"]] == [(0, [])]
+                return [one["program"] for one in page["items"]] == [PROGRAM]
 
             await until(is_reported, 40)
             module = ("-m", "copass_edge.reader", "status", "--json", "--folder", str(folder))
