@@ -149,7 +149,7 @@ async def test_after_the_overlap_the_old_key_says_nothing(federation: Federation
     late, federation.letters = federation.letters, []
     await rotate(federation, days=0)
     await federation.deliver()
-    federation.clock.advance(seconds=30)
+    federation.clock.advance(seconds=61)
     federation.letters = late
     await federation.deliver()
     assert await federation.state("nantes", sent["transfer_id"]) == "sent"

@@ -55,6 +55,13 @@ def test_an_old_key_is_believed_for_a_while() -> None:
     assert chain.believed(NOW, later) == [new]  # it says that it was written later
 
 
+def test_what_was_signed_in_the_last_second_was_signed_in_time() -> None:
+    until = NOW + timedelta(milliseconds=1)
+    one = hand_over("nantes", Chain(public(KEYS[0])), *KEYS[:2], from_size=5, until=until)
+    assert one.until == NOW + timedelta(seconds=1)
+    assert Chain(one.old_key, (one,)).believed(until, until) == [one.new_key, one.old_key]
+
+
 def tampered(what: str) -> list[dict[str, Any]]:
     listed = chain_of(5, 9).listed()
     other = chain_of(5, city="brest").listed()

@@ -133,8 +133,8 @@ def add_commands(cli: typer.Typer, read_settings: Callable[[], Settings]) -> Non
             typer.Option(
                 min=0,
                 max=OVERLAP_HOURS,
-                help="How long messages under the old key are still believed; 0 when somebody else"
-                " may have it.",
+                help="How long messages under the old key are still believed; 0, a minute, when"
+                " somebody else may have it.",
             ),
         ] = OVERLAP_HOURS,
     ) -> None:

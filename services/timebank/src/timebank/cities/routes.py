@@ -38,8 +38,8 @@ class CityKeysView(BaseModel):
 
 
 class RotationBody(Body):
-    """`overlap_hours`: how long messages under the old key are still believed; 0 when somebody else
-    may have it."""
+    """`overlap_hours`: how long messages under the old key are still believed; 0, which is a
+    minute, when somebody else may have it."""
 
     overlap_hours: int = Field(default=OVERLAP_HOURS, ge=0, le=OVERLAP_HOURS, strict=True)
 

@@ -3,6 +3,7 @@
 The form, and what a verifier makes of it: docs/decisions/timebank-key-rotation.md.
 """
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -118,7 +119,8 @@ def hand_over(
         raise WrongKeys(f"a city has {KEYS_MAX} keys at most")
     number = len(chain.keys) + 1
     name = origin_of(city_id)
-    seconds = int(until.timestamp())
+    # Never before the instant meant: what was signed in that very second was signed in time.
+    seconds = math.ceil(until.timestamp())
     text = write_text(city_id, number, public(old), public(new), from_size, seconds)
     signed = [Signer(to_verifier(name, public(key)), key).sign(text) for key in (old, new)]
     at = datetime.fromtimestamp(seconds, UTC)

@@ -20,6 +20,8 @@ from timebank.log import store as log_store
 
 # The longest deadline of a transfer: what was on its way under the old key has arrived by then.
 OVERLAP = timedelta(days=7)
+# What was being signed with the old key as it was replaced was signed in time.
+OVERLAP_MIN = timedelta(minutes=1)
 CHANGE = "key handed over"
 
 log = get_logger(__name__)
@@ -58,7 +60,7 @@ async def rotate(
             vault.open(own.sealed_key, city_id),
             new,
             from_size=(signed.size if signed else 0) + 1,
-            until=now + overlap,
+            until=now + max(overlap, OVERLAP_MIN),
         )
     except WrongKeys as error:
         raise NotHandedOver(str(error)) from error
