@@ -85,7 +85,10 @@ async def test_an_auditor_sees_every_minute_between_cities_and_is_seen(
         content = zipfile.ZipFile(io.BytesIO(as_csv.content)).read("statement.csv").decode()
         assert sent[0]["transfer_id"] in content
         missing = await ask(auditor, "exports/statement?city_id=nantes")
-        assert (missing.status_code, missing.json()["errors"][0]["field"]) == (422, "query.peer_city_id")
+        assert (missing.status_code, missing.json()["errors"][0]["field"]) == (
+            422,
+            "query.peer_city_id",
+        )
 
         # Who looked: the auditor's own questions, for the city that they were about, and for all.
         looks = (await ask(auditor, "looks?limit=200")).json()["items"]
@@ -97,6 +100,16 @@ async def test_an_auditor_sees_every_minute_between_cities_and_is_seen(
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await world.bank("nantes").pool.execute("DELETE FROM audit_look")
 
+        # Nor is there a way to look unseen.
+        for path in ("nettings", "nettings/possible", "reconciliation", "books/nantes"):
+            assert (await auditor.get(path)).status_code == 200
+        too_early = await ask(auditor, "anomalies?until=0001-01-01T00:00:00Z")
+        assert too_early.json()["errors"][0]["field"] == "query.until"
+        looks = (await ask(auditor, "looks?limit=6")).json()["items"]
+        assert {"/v1/nettings", "/v1/nettings/possible", "/v1/reconciliation"} <= {
+            look["path"] for look in looks
+        }
+
         # Who may not.
         nobody = world.caller("anna", "nantes")
         for path in ("in-transit", "anomalies", "looks", "statement", "exports/positions"):
@@ -106,6 +119,11 @@ async def test_an_auditor_sees_every_minute_between_cities_and_is_seen(
             "from=2026-12-01T00:00:00Z",
             "from=2020-01-01T00:00:00Z",
             "from=2026-11-02T00:00:00Z&until=2026-11-01T00:00:00Z",
+            "from=0001-01-01T00:00:00Z&until=0001-01-02T00:00:00Z",
+            "from=0001-01-01T00:00:00%2B14:00",
         ):
             refused = await ask(auditor, f"anomalies?{wrong}")
-            assert (refused.status_code, refused.json()["errors"][0]["field"]) == (422, "query.from")
+            assert (refused.status_code, refused.json()["errors"][0]["field"]) == (
+                422,
+                "query.from",
+            )

@@ -5,6 +5,7 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from statistics import median
 from uuid import UUID, uuid4
 
 import orjson
@@ -13,7 +14,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from timebank.audit.domain import EXPLAINED, Anomaly, Crossing, find_anomalies
+from timebank.audit.domain import (
+    EXPLAINED,
+    RING_STEPS_MAX,
+    Anomaly,
+    Crossing,
+    find_anomalies,
+    median_distance,
+    middle_of,
+)
 from timebank.audit.exports import COLUMNS, to_archive
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -137,6 +146,39 @@ def test_what_is_unanswered_or_often_returned_is_shown() -> None:
     (other,) = found([*back, *(crossing(day) for day in range(3, 11))], "returned")
     assert other.figures == {"transfers": 10, "returned": 2}
     assert found([*back, *(crossing(day) for day in range(3, 12))], "returned") == []
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=30))
+def test_the_usual_distance_is_that_of_the_textbook(minutes: list[int]) -> None:
+    ordered = sorted(minutes)
+    middle = median(ordered)
+    assert middle_of(ordered) == middle
+    assert median_distance(ordered, middle) == median(abs(one - middle) for one in ordered)
+
+
+def test_a_trickle_after_a_large_sum_in_pieces_does_not_hide_it() -> None:
+    a, b = PEOPLE[:2]
+    pieces = [crossing(20 - number / 24, 120, payer=a, payee=b) for number in range(7)]
+    trickle = [crossing(19 - number * 0.9, 1, payer=a, payee=b) for number in range(20)]
+    (one,) = found([*pieces, *trickle], "piecemeal")
+    assert {piece.transfer_id for piece in pieces} <= set(one.transfer_ids)
+
+
+def test_small_change_does_not_hide_a_ring_nor_does_what_was_long_ago() -> None:
+    a, b = PEOPLE[:2]
+    there = crossing(6, 100, payer=a, payee=b)
+    back = crossing(5, 100, payer=b, payee=a, pair=("bourges", "nantes"))
+    long_ago = [crossing(60, 1, payer=b) for _ in range(RING_STEPS_MAX + 1)]
+    (one,) = found([*long_ago, there, back], "ring")
+    assert one.transfer_ids == (there.transfer_id, back.transfer_id)
+
+
+def test_as_many_steps_are_looked_at_as_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b = PEOPLE[:2]
+    ring = [crossing(6, 100, payer=a, payee=b), crossing(5, 100, payer=b, payee=a)]
+    assert len(found(ring, "ring")) == 1
+    monkeypatch.setattr("timebank.audit.domain.RING_STEPS_ALL_MAX", 0)
+    assert found(ring, "ring") == []
 
 
 CROSSINGS = st.lists(

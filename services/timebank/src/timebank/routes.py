@@ -525,7 +525,9 @@ class BookView(BaseModel):
 
 
 @router.get("/books/{city_id}")
-async def get_book(city_id: Slug, principal: CurrentPrincipal, pool: Database) -> BookView:
+async def get_book(
+    city_id: Slug, principal: CurrentPrincipal, _: CurrentActor, pool: Database
+) -> BookView:
     """A city's book in numbers; its sum is 0."""
     if not principal.has("auditor", "federation_admin") and not principal.in_city(
         city_id, "steward"

@@ -4,11 +4,11 @@ Nothing here blocks anybody, and nothing is a score: each finding names its rule
 figures what the rule saw. Most findings have a good reason; an auditor asks for it.
 """
 
+from bisect import bisect_left, insort
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from statistics import median
 from typing import Any, Literal
 from uuid import UUID
 
@@ -34,8 +34,9 @@ RING_DAYS = 7
 RING_PEOPLE_MAX = 5
 RING_PERCENT = 10
 RING_MINUTES_MIN = 60
-# Steps looked at for each transfer that a ring might begin with; a busy week has some.
+# Steps looked at for each transfer that a ring might begin with, a busy week has some; and in all.
 RING_STEPS_MAX = 2_000
+RING_STEPS_ALL_MAX = 1_000_000
 PIECES_MIN = 5
 PIECES_WITHIN = timedelta(hours=24)
 PIECES_MINUTES_MIN = 600
@@ -56,7 +57,8 @@ EXPLAINED: Mapping[Rule, str] = {
     f" {BOTH_WAYS_PERCENT} % went either way.",
     "ring": f"Minutes that came back to who gave them: two to {RING_PEOPLE_MAX} people within"
     f" {RING_DAYS} days, each giving the next what they got, give or take {RING_PERCENT} %, at"
-    f" least {RING_MINUTES_MIN} minutes.",
+    f" least {RING_MINUTES_MIN} minutes. Beyond {RING_STEPS_MAX} steps from one transfer, or"
+    f" {RING_STEPS_ALL_MAX} in all, nothing is looked at.",
     "piecemeal": f"{PIECES_MIN} transfers or more from one account to one person within"
     f" {PIECES_WITHIN.total_seconds() / 3600:.0f} hours, {PIECES_MINUTES_MIN} minutes or more in"
     " all.",
@@ -131,27 +133,53 @@ def by_pair(crossings: Iterable[Crossing]) -> dict[Pair, list[Crossing]]:
 def unusual_sizes(ordered: Sequence[Crossing], since: datetime) -> Iterator[Anomaly]:
     for (from_city, to_city), ones in by_pair(ordered).items():
         first = 0
+        before: list[int] = []  # the minutes of ones[first:number], the smallest first
         for number, one in enumerate(ones):
             while ones[first].at < one.at - HISTORY:
+                del before[bisect_left(before, ones[first].minutes)]
                 first += 1
-            if one.at < since or one.minutes < SIZE_MINUTES_MIN:
-                continue
-            before = [other.minutes for other in ones[first:number]]
-            if len(before) < SIZE_HISTORY_MIN:
-                continue
-            middle = median(before)
-            spread = max(median(abs(m - middle) for m in before), SPREAD_MINUTES_MIN)
-            if one.minutes > middle + SIZE_SPREADS * spread:
-                yield Anomaly(
-                    "unusual_size",
-                    from_city,
-                    to_city,
-                    (one.transfer_id,),
-                    one.at,
-                    f"{one.minutes} minutes, where half of the {len(before)} transfers before it"
-                    f" were of {middle:g} or fewer.",
-                    {"minutes": one.minutes, "median": middle, "transfers": len(before)},
-                )
+            asked = one.at >= since and one.minutes >= SIZE_MINUTES_MIN
+            if asked and len(before) >= SIZE_HISTORY_MIN:
+                middle = middle_of(before)
+                spread = max(median_distance(before, middle), SPREAD_MINUTES_MIN)
+                if one.minutes > middle + SIZE_SPREADS * spread:
+                    yield Anomaly(
+                        "unusual_size",
+                        from_city,
+                        to_city,
+                        (one.transfer_id,),
+                        one.at,
+                        f"{one.minutes} minutes, where half of the {number - first} transfers"
+                        f" before it were of {middle:g} or fewer.",
+                        {"minutes": one.minutes, "median": middle, "transfers": number - first},
+                    )
+            insort(before, one.minutes)
+
+
+def middle_of(ordered: Sequence[int]) -> float:
+    """The median of numbers that are in order, of which there are some."""
+    middle = len(ordered) // 2
+    return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
+
+
+def median_distance(ordered: Sequence[int], middle: float) -> float:
+    """The median of how far each number is from `middle`. As they are in order, found by halving:
+    the history of a busy pair is long, and asked for at each of its transfers."""
+    half = len(ordered) // 2
+    upper = nth_distance(ordered, middle, half)
+    return upper if len(ordered) % 2 else (nth_distance(ordered, middle, half - 1) + upper) / 2
+
+
+def nth_distance(ordered: Sequence[int], middle: float, n: int) -> float:
+    """The distance that `n` others are not beyond: the `n + 1` nearest stand side by side."""
+    low, high = 0, len(ordered) - n - 1
+    while low < high:
+        at = (low + high) // 2
+        if middle - ordered[at] > ordered[at + n + 1] - middle:
+            low = at + 1
+        else:
+            high = at
+    return max(middle - ordered[low], ordered[low + n] - middle)
 
 
 def unusual_hours(ordered: Sequence[Crossing], since: datetime) -> Iterator[Anomaly]:
@@ -220,10 +248,14 @@ def rings(ordered: Sequence[Crossing], since: datetime) -> Iterator[Anomaly]:
     for one in ordered:
         if one.payer is not None and one.state != "returned":
             given[one.payer].append(one)
+    left = RING_STEPS_ALL_MAX
     for one in ordered:
         if one.payer is None or one.state == "returned" or one.minutes < RING_MINUTES_MIN:
             continue
-        ring = close_ring(one, given)
+        if one.at < since - timedelta(days=RING_DAYS):
+            continue  # whatever it closed was closed before
+        ring, steps = close_ring(one, given, min(left, RING_STEPS_MAX))
+        left -= steps
         if ring is not None and ring[-1].at >= since:
             yield Anomaly(
                 "ring",
@@ -238,9 +270,10 @@ def rings(ordered: Sequence[Crossing], since: datetime) -> Iterator[Anomaly]:
 
 
 def close_ring(
-    start: Crossing, given: Mapping[UUID, Sequence[Crossing]]
-) -> tuple[Crossing, ...] | None:
-    """The shortest way on which what `start` gave came back to its payer, within the time."""
+    start: Crossing, given: Mapping[UUID, Sequence[Crossing]], steps_max: int
+) -> tuple[tuple[Crossing, ...] | None, int]:
+    """The shortest way on which what `start` gave came back to its payer, within the time; and how
+    many steps were looked at. `given`: what each gave, the first first."""
     until = start.at + timedelta(days=RING_DAYS)
     ways: list[tuple[Crossing, ...]] = [(start,)]
     steps = 0
@@ -248,49 +281,58 @@ def close_ring(
         longer = []
         for way in ways:
             people = {step.payer for step in way}
-            for step in given.get(way[-1].payee, ()):
+            onward = given.get(way[-1].payee, ())
+            for number in range(bisect_left(onward, way[-1].at, key=time_of), len(onward)):
+                step = onward[number]
+                if step.at > until:
+                    break
+                if steps >= steps_max:
+                    return None, steps
                 steps += 1
-                if steps > RING_STEPS_MAX:
-                    return None
-                differs = abs(step.minutes - start.minutes) * 100
-                if not way[-1].at <= step.at <= until or differs > start.minutes * RING_PERCENT:
+                if abs(step.minutes - start.minutes) * 100 > start.minutes * RING_PERCENT:
                     continue
                 if step.payee == start.payer and step.payer not in people:
-                    return (*way, step)
+                    return (*way, step), steps
                 if step.payee not in people and step.payer not in people:
                     longer.append((*way, step))
         ways = longer
-    return None
+    return None, steps
+
+
+def time_of(one: Crossing) -> datetime:
+    return one.at
 
 
 def piecemeal(ordered: Sequence[Crossing], since: datetime) -> Iterator[Anomaly]:
+    """Each piece in one finding at most: a day that has enough of them is told when the next piece
+    is not of it any more, so that going on for longer hides nothing."""
     grouped: dict[tuple[UUID, UUID], list[Crossing]] = defaultdict(list)
     for one in ordered:
         if one.payer is not None and one.state != "returned":
             grouped[one.payer, one.payee].append(one)
     for ones in grouped.values():
-        first = told = 0
+        first = minutes = 0  # minutes: of ones[first:number + 1]
         for number, one in enumerate(ones):
             while ones[first].at < one.at - PIECES_WITHIN:
+                minutes -= ones[first].minutes
                 first += 1
-            pieces = ones[first : number + 1]
-            minutes = sum(piece.minutes for piece in pieces)
-            follows = number + 1 < len(ones) and ones[number + 1].at <= one.at + PIECES_WITHIN
-            if len(pieces) < PIECES_MIN or minutes < PIECES_MINUTES_MIN or one.at < since:
+            minutes += one.minutes
+            count = number + 1 - first
+            if count < PIECES_MIN or minutes < PIECES_MINUTES_MIN or one.at < since:
                 continue
-            if follows or first < told:  # told once, with all its pieces
+            if number + 1 < len(ones) and ones[number + 1].at <= ones[first].at + PIECES_WITHIN:
                 continue
-            told = number + 1
             yield Anomaly(
                 "piecemeal",
                 one.from_city,
                 one.to_city,
-                tuple(piece.transfer_id for piece in pieces),
+                tuple(piece.transfer_id for piece in ones[first : number + 1]),
                 one.at,
-                f"{len(pieces)} transfers from one account to one person within a day, {minutes}"
-                " minutes in all.",
-                {"transfers": len(pieces), "minutes": minutes},
+                f"{count} transfers from one account to one person within a day, {minutes} minutes"
+                " in all.",
+                {"transfers": count, "minutes": minutes},
             )
+            first, minutes = number + 1, 0
 
 
 def returned(ordered: Sequence[Crossing], since: datetime) -> Iterator[Anomaly]:

@@ -6,7 +6,7 @@ What auditors and federation admins ask of the time bank is itself noted, before
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -35,6 +35,9 @@ PERIOD_DEFAULT = timedelta(days=30)
 CROSSINGS_MAX = 50_000
 ROWS_MAX = 100_000
 TRANSFERS_SHOWN = 50
+ANOMALIES_SHOWN = 1_000
+# No city kept time before; and what is subtracted from a day in the year 1 is no day.
+FIRST = datetime(2000, 1, 1, tzinfo=UTC)
 
 Start = Annotated[AwareDatetime | None, Query(alias="from")]
 
@@ -56,6 +59,9 @@ def check_period(
 ) -> tuple[datetime, datetime]:
     """The last 30 days unless said otherwise. Raises Problem 422 for one that is none, that is yet
     to come or longer than a year."""
+    if min(start or FIRST, until or FIRST) < FIRST:
+        field = "from" if start and start < FIRST else "until"
+        raise invalid(f"query.{field}", f"A period begins in {FIRST.year} or later.")
     end = until or now + INSTANT
     begin = start or end - PERIOD_DEFAULT
     if begin >= end or begin >= now:
@@ -227,12 +233,14 @@ class AnomalyView(BaseModel):
 
 
 class AnomaliesView(BaseModel):
-    """`rules`: every rule that was asked, also those that found nothing."""
+    """`rules`: every rule that was asked, also those that found nothing. `items`: the newest 1,000
+    of `found`; an export has all."""
 
     since: datetime
     until: datetime
     crossings: int
     rules: list[RuleView]
+    found: int
     items: list[AnomalyView]
 
 
@@ -290,7 +298,8 @@ async def anomalies(
         until=end,
         crossings=crossings,
         rules=[RuleView(rule=rule, looks_for=text) for rule, text in EXPLAINED.items()],
-        items=[view_anomaly(one) for one in found],
+        found=len(found),
+        items=[view_anomaly(one) for one in found[:ANOMALIES_SHOWN]],
     )
 
 

@@ -168,6 +168,7 @@ def is_federal(principal: Principal) -> bool:
 @router.get("/nettings/possible")
 async def get_possible(
     principal: CurrentPrincipal,
+    _: CurrentActor,
     pool: Database,
     cities: Annotated[list[Slug] | None, Query(max_length=CITIES_MAX)] = None,
 ) -> PlanView:
@@ -251,6 +252,7 @@ async def answer(
 @router.get("/nettings")
 async def list_nettings(
     principal: CurrentPrincipal,
+    _: CurrentActor,
     pool: Database,
     city_id: Slug | None = None,
     state: State | None = None,
@@ -271,7 +273,11 @@ async def list_nettings(
 
 @router.get("/nettings/{city_id}/{netting_id}")
 async def get_netting(
-    city_id: Slug, netting_id: UUID, principal: CurrentPrincipal, pool: Database
+    city_id: Slug,
+    netting_id: UUID,
+    principal: CurrentPrincipal,
+    _: CurrentActor,
+    pool: Database,
 ) -> NettingView:
     """A netting as a city keeps it. For its stewards, auditors and federation admins."""
     may_read(principal, city_id)

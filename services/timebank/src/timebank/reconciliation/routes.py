@@ -16,7 +16,7 @@ from timebank.netting.routes import is_federal, may_read
 from timebank.reconciliation import service, store
 from timebank.reconciliation.domain import AlarmKind, Direction, Open, Verdict
 from timebank.reconciliation.store import Pair, Raised
-from timebank.routes import PAGE_DEFAULT, Database, Limit, TheClock
+from timebank.routes import PAGE_DEFAULT, CurrentActor, Database, Limit, TheClock
 
 router = APIRouter(prefix="/v1", route_class=StrictRoute)
 
@@ -150,6 +150,7 @@ def view_pair(
 @router.get("/reconciliation")
 async def get_reconciliation(
     principal: CurrentPrincipal,
+    _: CurrentActor,
     pool: Database,
     clock: TheClock,
     overdue: TheOverdue,
@@ -181,6 +182,7 @@ async def get_reconciliation(
 @router.get("/reconciliation/alarms")
 async def list_alarms(
     principal: CurrentPrincipal,
+    _: CurrentActor,
     pool: Database,
     city_id: Slug | None = None,
     open: bool = True,
