@@ -109,7 +109,7 @@ def press_until_focused(page: Page, selector: str, presses_max: int = 30) -> Non
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     ("scheme", "language", "rules"),
-    [("light", "fr-FR", None), ("dark", "en-GB", {"runOnly": ["color-contrast"]})],
+    [("light", "fr-FR", {}), ("dark", "en-GB", {"runOnly": ["color-contrast"]})],
     ids=["light", "dark"],
 )
 def test_no_page_has_a_barrier_that_axe_can_find(
@@ -118,14 +118,16 @@ def test_no_page_has_a_barrier_that_axe_can_find(
     sign_in: SignIn,
     scheme: str,
     language: str,
-    rules: dict[str, Any] | None,
+    rules: dict[str, Any],
 ) -> None:
     axe = Axe()
+    # All that passed, with every element that did, takes longer to tell than to look at.
+    options = {"resultTypes": ["violations"], **rules}
     page = open_page(color_scheme=scheme, locale=language)
 
     def look(path: str) -> None:
         page.goto(path)
-        found = axe.run(page, options=rules)
+        found = axe.run(page, options=options)
         assert found.violations_count == 0, f"{path}\n{found.generate_report()}"
 
     for path in PAGES:
