@@ -302,3 +302,40 @@ async def test_a_message_at_two_doors_that_were_alone_is_found(open_world: World
 
 async def granted(world: World, item: Any) -> bool:
     return ((await item)["answer"] or {}).get("decision") == "grant"
+
+
+async def test_taps_come_first_when_redis_is_rebuilt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The follower gives way to a projector that has to catch up, and not for ever."""
+    monkeypatch.setattr(follower, "LOOK_S", 0.01)
+
+    class Projector:
+        is_caught_up = False
+
+    class Consumer:
+        running = 0
+
+        async def run(self) -> None:
+            self.running += 1
+            try:
+                await asyncio.Event().wait()
+            finally:
+                self.running -= 1
+
+    projector, consumer = Projector(), Consumer()
+
+    async def is_running(wanted: int) -> bool:
+        return consumer.running == wanted
+
+    async with running(lambda: follower.after_taps(consumer, projector)):  # type: ignore[arg-type]  # stand-ins
+        await asyncio.sleep(0)
+        assert consumer.running == 0
+        projector.is_caught_up = True
+        await until(lambda: is_running(1))
+        projector.is_caught_up = False
+        await until(lambda: is_running(0))
+        monkeypatch.setattr(follower, "GIVE_WAY_S", 0.05)
+        projector.is_caught_up = True
+        await until(lambda: is_running(1))
+        projector.is_caught_up = False
+        await until(lambda: is_running(0))
+        await until(lambda: is_running(1))  # Redis stays away

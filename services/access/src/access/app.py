@@ -137,7 +137,7 @@ async def worker(settings: Settings) -> None:
                 "projection": projector.run,
                 "taps": TapRelay(settings, pool).run,
                 "history": history.run,
-                "snapshots": snapshots.run,
+                "snapshots": lambda: follower.after_taps(snapshots, projector),
                 "conflicts": lambda: conflicts.forget_for_ever(pool, utc_now),
                 "outbox": Relay(settings, letters).run,
                 "lockdowns": lambda: keep_lockdowns(settings, pool, utc_now),

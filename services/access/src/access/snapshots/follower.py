@@ -20,16 +20,19 @@ from access.documents import (
     split_door,
 )
 from access.events import CARDS, MEMBERS, PLACES, READERS, STANDINGS
+from access.projector import Projector
 from access.settings import Settings
 from access.snapshots import store
 from common.clock import Clock
-from common.consumer import BatchHandler, Handler
+from common.consumer import BatchHandler, Consumer, Handler
 from common.db import Conn, Pool
 from common.events import Event
 
 SNAPSHOTS_GROUP = "access.snapshots"
 # A snapshot may be so much older than what is in it.
 EVERY_S = 5.0
+LOOK_S = 0.5
+GIVE_WAY_S = 60.0
 
 Save = Callable[[Conn, Sequence[Mapping[str, Any]], int], Awaitable[None]]
 
@@ -85,6 +88,27 @@ HANDLERS: Mapping[str, Handler | BatchHandler] = {
     READERS.name: learn_reader,
     PLACES.name: learn_place,
 }
+
+
+async def after_taps(consumer: Consumer, projector: Projector) -> None:
+    """Follow, but leave the process to a Redis that is rebuilt, for a while: while Redis is away
+    readers decide alone, and have to hear what was withdrawn. Raises what failed."""
+    loop = asyncio.get_running_loop()
+    while True:
+        give_up_at = loop.time() + GIVE_WAY_S
+        while not projector.is_caught_up and loop.time() < give_up_at:
+            await asyncio.sleep(LOOK_S)
+        following = asyncio.create_task(consumer.run())
+        try:
+            had_caught_up = projector.is_caught_up
+            while not following.done() and not (had_caught_up and not projector.is_caught_up):
+                had_caught_up = projector.is_caught_up
+                await asyncio.sleep(LOOK_S)
+            if following.done():
+                following.result()
+        finally:
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
 
 
 class Progress:
