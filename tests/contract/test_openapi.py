@@ -14,6 +14,7 @@ WITHOUT_KEY = {
     "/v1/taps",
     "/v1/taps/batch",
     "/v1/names",
+    "/v1/places/{place_id}/names-inside",
     "/v1/doors/{door_id}/card-keys",
     "/v1/taps/stored",
     "/v1/readers/self/health",

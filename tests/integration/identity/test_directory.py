@@ -4,6 +4,7 @@ import random
 from typing import Any
 from uuid import UUID, uuid4
 
+import asyncpg
 import pytest
 from identity_network import Caller, Network
 
@@ -11,6 +12,7 @@ from common.ids import new_id
 from identity.directory import store
 from identity.directory.domain import Entry, to_cursor, viewer
 from identity.domain import Actor
+from identity.store import save_known_place
 
 NANTES = {"nobody": "Nadia Caché", "city": "Camille Ici", "federation": "Félix Partout"}
 
@@ -210,3 +212,35 @@ async def test_a_search_by_name_uses_the_index(network: Network) -> None:
         network.conn, viewer(admin), city_id=None, words="c4ca4238", after=None, limit=10
     )
     assert [entry.display_name for entry in entries] == ["c4ca4238a0b923820dcc509a6f75849b"]
+
+
+async def test_the_warden_of_a_place_is_told_who_is_inside_and_that_is_kept(
+    network: Network,
+) -> None:
+    await network.city("nantes")
+    place, other = str(new_id()), str(new_id())
+    for known in (place, other):
+        await save_known_place(network.conn, UUID(known), "nantes", 1)
+    hidden = await named(network, "nantes", "Nadia Caché")
+    await choose(network, hidden, "nobody")
+    warden, made = await network.somebody("nantes")
+    path = f"/v1/places/{place}/names-inside"
+    body = {"ids": [hidden, str(uuid4())]}
+
+    async def becomes(relation: str) -> Any:
+        roles = {"roles": [], "places": {place: relation}}
+        await network.admin.put(f"/v1/members/{made['member_id']}/roles", roles)
+        return await warden.post(path, body)
+
+    # A steward sees all names, and is no warden all the same: this is for evacuations.
+    steward, _ = await network.somebody("nantes", "steward")
+    for refused in (await becomes("staff"), await steward.post(path, body)):
+        assert (refused.status_code, refused.json()["code"]) == (403, "forbidden")
+    told = await becomes("warden")
+    assert told.json()["items"] == [{"id": hidden, "name": "Nadia Caché"}]
+    assert (await warden.post(path.replace(place, other), body)).status_code == 403
+    assert (await warden.post(path, {"ids": []})).status_code == 422
+    (look,) = await network.conn.fetch("SELECT * FROM warden_look")
+    assert (str(look["looked_by"]), str(look["asked"][0])) == (made["member_id"], hidden)
+    with pytest.raises(asyncpg.RestrictViolationError):
+        await network.conn.execute("DELETE FROM warden_look")

@@ -55,6 +55,7 @@ BODIES: dict[str, Any] = {
         "name": "Invented",
         "kind": "association",
     },
+    "POST /v1/places/{place_id}/names-inside": {"ids": ["{member_id}"]},
     "POST /v1/readers": {"city_id": "{city_id}"},
 }
 

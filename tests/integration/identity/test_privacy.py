@@ -94,6 +94,7 @@ async def test_a_member_has_all_that_is_kept_of_them(
         "cards": 3,
         "guest_passes": 0,
         "card_key_disclosures": 0,
+        "names_told_to_wardens": 0,
         "logins": 2,
         "notification_preferences": 1,
         "notices": 1,

@@ -1,6 +1,7 @@
 """The SQL about who finds whom."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -63,6 +64,50 @@ async def names(conn: Conn, viewer: Viewer, member_ids: Sequence[UUID]) -> list[
         list(member_ids),
     )
     return [Entry(**row) for row in rows]
+
+
+async def relation_to(conn: Conn, member_id: UUID, place_id: UUID) -> str | None:
+    """What a member is to a place now."""
+    relation: str | None = await conn.fetchval(
+        "SELECT places ->> $2 FROM member WHERE member_id = $1 AND status = 'active'",
+        member_id,
+        str(place_id),
+    )
+    return relation
+
+
+async def names_inside(conn: Conn, place_id: UUID, ids: Sequence[UUID]) -> list[tuple[UUID, str]]:
+    """The names of these members, and of these cards' guests of this place."""
+    rows = await conn.fetch(
+        "SELECT member_id AS id, display_name AS name FROM member"
+        " WHERE member_id = ANY ($1::uuid[]) AND status <> 'erased'"
+        " UNION ALL SELECT card_id, guest_name FROM card"
+        " WHERE card_id = ANY ($1::uuid[]) AND credential_type = 'guest' AND $2 = ANY (places)"
+        " AND guest_name <> '' ORDER BY name, id",
+        list(ids),
+        place_id,
+    )
+    return [(row["id"], row["name"]) for row in rows]
+
+
+async def add_warden_look(
+    conn: Conn,
+    *,
+    look_id: UUID,
+    place_id: UUID,
+    looked_by: UUID,
+    looked_at: datetime,
+    asked: Sequence[UUID],
+) -> None:
+    await conn.execute(
+        "INSERT INTO warden_look (look_id, place_id, looked_by, looked_at, asked)"
+        " VALUES ($1, $2, $3, $4, $5)",
+        look_id,
+        place_id,
+        looked_by,
+        looked_at,
+        list(asked),
+    )
 
 
 async def get_visibility(conn: Conn, member_id: UUID) -> Visibility | None:

@@ -20,6 +20,8 @@ EXPORTS = {
     " AND credential_type = 'guest' ORDER BY card_id",
     "card_key_disclosures": "SELECT d.card_id, d.shown_to, d.shown_at FROM card_key_disclosure d"
     " JOIN card USING (card_id) WHERE member_id = $1 ORDER BY d.disclosure_id",
+    "names_told_to_wardens": "SELECT place_id, looked_at FROM warden_look"
+    " WHERE asked @> ARRAY[$1::uuid] ORDER BY look_id",
     "logins": "SELECT family_id AS login_id, audiences, created_at, expires_at, revoked_at,"
     " revoked_reason FROM refresh_family WHERE member_id = $1 ORDER BY created_at",
 }
