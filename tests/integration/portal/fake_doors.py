@@ -8,6 +8,7 @@ from fake_answers import problem
 
 THEN = "2026-11-23T09:30:00Z"
 DOOR = "0192f000-0000-7000-8000-0000000000ad"
+ELSE = "0192f000-0000-7000-8000-0000000000ae"
 LIVE = b'event: tap\ndata: {"reason":"place_full"}\n\n'
 
 
@@ -71,6 +72,14 @@ class FakeDoors:
                 "next": None,
             },
         }
+        if path.endswith("/evacuation"):
+            people = [{"member_id": one, "zone": None, "since": THEN} for one in (DOOR, ELSE)]
+            asked = "members" in request.url.params
+            zones = [{"zone": "Atelier <b>", "inside": 0}, {"zone": None, "inside": 2}]
+            found = {"at": THEN, "inside": 2, "zones": zones}
+            return httpx.Response(200, json={**found, "people": people if asked else None})
+        if path.endswith("/names-inside"):
+            return httpx.Response(200, json={"items": [{"id": DOOR, "name": "Ravélo Invitée"}]})
         if path == "/v1/live":
             if "place_id" not in request.url.params:
                 return problem(404, "not_found")

@@ -75,3 +75,18 @@ async def test_they_are_not_for_members(member: httpx.AsyncClient, network: Fake
     place_id = network.add_place("Halle")
     for path in ("/inside/readers", f"/inside/{place_id}", f"/inside/{place_id}/live"):
         assert (await member.get(path)).status_code == 403
+
+
+async def test_the_warden_is_shown_who_is_inside_on_asking(
+    member: httpx.AsyncClient, network: FakeNetwork, submit: Submit
+) -> None:
+    place_id = network.add_place("Halle")
+    path = f"/inside/{place_id}/evacuation"
+    page = (await member.get(path)).text
+    assert "2 people inside" in page
+    assert "Atelier &lt;b&gt;" in page
+    assert "Ravélo" not in page
+    assert (await member.post(path)).status_code == 403  # not from our form
+    shown = (await submit(member, path)).text
+    assert "Ravélo Invitée" in shown
+    assert "a member" in shown  # one whose name is not known

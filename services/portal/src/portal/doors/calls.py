@@ -37,6 +37,7 @@ REASONS = (
 TROUBLE = ("never_heard", "silent", "snapshot_old", "no_snapshot", "clock_off", "backlog")
 READERS_SHOWN = 200
 TAPS_SHOWN = 20
+NAMES_AT_ONCE = 1000
 
 
 class Hour(View):
@@ -120,3 +121,51 @@ async def readers(network: Network, token: str) -> list[Reader]:
     params = {"limit": str(READERS_SHOWN)}
     answer = await network.call("access", "GET", "/v1/readers/health", token=token, params=params)
     return fit_all("access", Reader, answer)
+
+
+class Zone(View):
+    """`zone` null: inside, and in no zone that is known."""
+
+    zone: str | None = None
+    inside: int
+
+
+class Inside(View):
+    """A member, or the card of a guest. `since`: their last movement."""
+
+    member_id: UUID
+    zone: str | None = None
+    since: AwareDatetime
+
+
+class Evacuation(View):
+    at: AwareDatetime
+    inside: int
+    zones: list[Zone]
+    people: list[Inside] | None = None
+
+
+class Name(View):
+    id: UUID
+    name: str
+
+
+async def inside(network: Network, token: str, place_id: UUID, *, with_names: bool) -> Evacuation:
+    """Who is inside: numbers, and `with_names` also the people, for the warden alone."""
+    params = {"members": "true"} if with_names else {}
+    path = f"/v1/places/{place_id}/evacuation"
+    answer = await network.call("access", "GET", path, token=token, params=params)
+    return fit("access", Evacuation, answer)
+
+
+async def names_inside(
+    network: Network, token: str, place_id: UUID, ids: list[UUID]
+) -> dict[UUID, str]:
+    """The names of these people, for the warden of the place."""
+    path = f"/v1/places/{place_id}/names-inside"
+    found: dict[UUID, str] = {}
+    for start in range(0, len(ids), NAMES_AT_ONCE):
+        body = {"ids": [str(one) for one in ids[start : start + NAMES_AT_ONCE]]}
+        answer = await network.call("identity", "POST", path, token=token, json=body)
+        found |= {one.id: one.name for one in fit_all("identity", Name, answer)}
+    return found

@@ -2,16 +2,16 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
 from datetime import datetime, time, timedelta
 from uuid import UUID
 
 from fastapi import APIRouter
-from fastapi.responses import Response, StreamingResponse
+from fastapi.responses import Response
 
+from common.streaming import HoldingResponse
 from portal.doors import calls
 from portal.i18n import zone
-from portal.network import Refused, Unavailable
+from portal.network import Refused, Unavailable, parts_of
 from portal.passes.routes import scripted
 from portal.session import Session
 from portal.visit import CurrentVisit, Visit
@@ -23,6 +23,8 @@ HOURS = 24
 # Each holds a connection to access for as long as the page is open.
 WATCHERS_MAX = 30
 watching = asyncio.Semaphore(WATCHERS_MAX)
+# Longer than access tells: only who takes nothing more, without going away, is cut here.
+WATCH_S = 660.0
 
 
 def operator(visit: Visit) -> Session:
@@ -84,6 +86,30 @@ async def one_place(visit: CurrentVisit, place_id: UUID) -> Response:
     )
 
 
+@router.get("/inside/{place_id}/evacuation")
+async def evacuation(visit: CurrentVisit, place_id: UUID) -> Response:
+    """How many are inside, zone by zone: for the team of the place and the city's operators."""
+    return await show_inside(visit, place_id, with_names=False)
+
+
+@router.post("/inside/{place_id}/evacuation")
+async def evacuation_by_name(visit: CurrentVisit, place_id: UUID) -> Response:
+    """And who: for the warden, which is kept. A post, so that no link or preview looks."""
+    await visit.form()
+    return await show_inside(visit, place_id, with_names=True)
+
+
+async def show_inside(visit: Visit, place_id: UUID, *, with_names: bool) -> Response:
+    token, network = visit.member().access_token, visit.network
+    place, found = await asyncio.gather(
+        network.place(place_id), calls.inside(network, token, place_id, with_names=with_names)
+    )
+    people = found.people or []
+    ids = [one.member_id for one in people]
+    names = await calls.names_inside(network, token, place_id, ids) if ids else {}
+    return visit.page("doors/evacuation.html", place=place, it=found, people=people, names=names)
+
+
 @router.get("/inside/{place_id}/live")
 async def live(visit: CurrentVisit, place_id: UUID) -> Response:
     """Taps as they happen, passed on from access: server-sent events for the page's script."""
@@ -92,19 +118,21 @@ async def live(visit: CurrentVisit, place_id: UUID) -> Response:
         raise Unavailable("access")
     await watching.acquire()
     try:
-        stream = await visit.network.stream(
+        answer = await visit.network.stream(
             "access", "/v1/live", token=member.access_token, params={"place_id": str(place_id)}
         )
     except BaseException:
         watching.release()
         raise
 
-    async def parts() -> AsyncIterator[bytes]:
-        try:
-            async for part in stream:
-                yield part
-        finally:
-            watching.release()
+    async def let_go() -> None:
+        watching.release()
+        await answer.aclose()
 
-    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return StreamingResponse(parts(), media_type="text/event-stream", headers=headers)
+    return HoldingResponse(
+        parts_of(answer),
+        let_go=let_go,
+        seconds_max=WATCH_S,
+        media_type="text/event-stream",
+        headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
+    )
