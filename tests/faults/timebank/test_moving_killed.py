@@ -2,7 +2,6 @@
 the new one, or the same command goes on; never both, and nothing is lost."""
 
 import asyncio
-import os
 import subprocess
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
@@ -26,14 +25,14 @@ from timebank.service import Submission, post_transfers
 from timebank.settings import Settings, as_app_role
 from timebank.verify import verify_books
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.faults, pytest.mark.whole, pytest.mark.timeout(600)]
 
 MIGRATIONS = Path(timebank.__file__).parent / "migrations"
 NOW = datetime(2026, 11, 22, 10, 0, tzinfo=UTC)
 SECRET = "s" * 32
 TRANSFERS = 3_000
 AT_ONCE = 500
-KILLS = 12 if os.environ.get("FULL") == "1" else 1
+KILLS = 6
 
 
 @pytest.fixture
