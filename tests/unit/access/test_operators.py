@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from access.operators import live
 from access.operators.domain import (
     HOUR,
     Movement,
@@ -16,9 +17,10 @@ from access.operators.domain import (
     hours_of,
     troubles_of,
 )
-from access.operators.live import WAITING_MAX, Seen, Watcher, events
+from access.operators.live import WAITING_MAX, LiveTaps, Seen, Watcher, events
 from access.partitions import day_of, first_id
 from common.ids import new_id
+from common.problems import Problem
 from copass_tap.decision import STAY_MAX
 
 START = datetime(2026, 11, 22, 8, tzinfo=UTC)
@@ -137,3 +139,27 @@ def test_ids_of_a_day_are_those_between_its_midnights() -> None:
     assert first_id(day) <= made < first_id(day + timedelta(days=1))
     assert day_of(first_id(day)) == day
     assert day_of(UUID(int=first_id(day).int - 1)) == day - timedelta(days=1)
+
+
+async def test_what_nobody_foresaw_does_not_end_watching(monkeypatch: pytest.MonkeyPatch) -> None:
+    lives = 0
+
+    async def read(taps: LiveTaps) -> None:
+        nonlocal lives
+        lives += 1
+        if lives == 1:
+            raise ValueError("an entry that is no tap")
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(live, "PAUSE_S", 0)
+    monkeypatch.setattr(LiveTaps, "_read", read)
+    monkeypatch.setattr(live, "WATCHERS_MAX", 1)
+    taps = LiveTaps("redis://127.0.0.1")
+    watcher = taps.begin("nantes", None)
+    with pytest.raises(Problem):
+        taps.begin("nantes", None)
+    while lives < 2:
+        await asyncio.sleep(0)
+    await taps.end(watcher)
+    await taps.end(watcher)  # twice is once
+    await taps.end(taps.begin("nantes", None))

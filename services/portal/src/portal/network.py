@@ -327,9 +327,10 @@ class Network:
 
     async def stream(
         self, service: Service, path: str, *, token: str, params: dict[str, str]
-    ) -> AsyncIterator[bytes]:
+    ) -> httpx.Response:
         """What a service says bit by bit for as long as it has something to say: it must say at
-        least something every STREAM_QUIET_S. Raises Unavailable and Refused before the first bit.
+        least something every STREAM_QUIET_S. To be read with `parts_of`, and closed. Raises
+        Unavailable and Refused before the first bit.
         """
         headers = {"Authorization": f"Bearer {token}"}
         request = self._http.build_request(
@@ -349,17 +350,16 @@ class Network:
             if 400 <= answer.status_code < 500:
                 raise Refused(service, answer.status_code, "refused", "")
             raise Unavailable(service)
+        return answer
 
-        async def parts() -> AsyncIterator[bytes]:
-            try:
-                async for part in answer.aiter_bytes():
-                    yield part
-            except httpx.HTTPError as error:  # the reader comes again
-                log.info("stream_ended", to=service, error=type(error).__name__)
-            finally:
-                await answer.aclose()
 
-        return parts()
+async def parts_of(answer: httpx.Response) -> AsyncIterator[bytes]:
+    """The bits of a stream, until it ends or breaks: the reader comes again."""
+    try:
+        async for part in answer.aiter_bytes():
+            yield part
+    except httpx.HTTPError as error:
+        log.info("stream_ended", to=answer.request.url.host, error=type(error).__name__)
 
 
 def first_field(problem: dict[str, Any]) -> str:

@@ -6,13 +6,12 @@ Without names or cards: at what door, in or out, and what was decided.
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 
-from access.redis_pipe import RedisError, RedisPipe
+from access.redis_pipe import RedisPipe
 from access.tap_relay import STREAM, read_entries
 from common.logging import get_logger
 from common.problems import Problem
@@ -88,10 +87,10 @@ class LiveTaps:
         self._redis_url = redis_url
         self._watchers: set[Watcher] = set()
         self._reading: asyncio.Task[None] | None = None
+        self._reached: str | None = None
 
-    @asynccontextmanager
-    async def watch(self, city_id: str, place_id: str | None) -> AsyncIterator[Watcher]:
-        """Raises Problem 503 when too many watch already."""
+    def begin(self, city_id: str, place_id: str | None) -> Watcher:
+        """To be ended. Raises Problem 503 when too many watch already."""
         if len(self._watchers) >= WATCHERS_MAX:
             raise Problem(
                 503,
@@ -103,15 +102,16 @@ class LiveTaps:
         self._watchers.add(watcher)
         if self._reading is None:
             self._reading = asyncio.create_task(self._read_for_ever())
-        try:
-            yield watcher
-        finally:
-            self._watchers.discard(watcher)
-            if not self._watchers:
-                await self.close()
+        return watcher
+
+    async def end(self, watcher: Watcher) -> None:
+        self._watchers.discard(watcher)
+        if not self._watchers:
+            await self.close()
 
     async def close(self) -> None:
-        """Stop reading."""
+        """Stop reading; who watches next begins with what happens then."""
+        self._reached = None
         reading, self._reading = self._reading, None
         if reading is not None:
             reading.cancel()
@@ -121,23 +121,28 @@ class LiveTaps:
         while True:
             try:
                 await self._read()
-            except (ConnectionError, RedisError, OSError) as error:
+            # Also what nobody foresaw: without this task all would watch, and see nothing.
+            except Exception as error:
                 log.warning("live_taps_interrupted", error=type(error).__name__)
             await asyncio.sleep(PAUSE_S)
 
     async def _read(self) -> None:
+        """From now on, or from where the last connection was lost."""
         pipe = RedisPipe(self._redis_url)
         try:
             seconds, microseconds = await pipe.call("TIME")
-            reached = f"{int(seconds) * 1000 + int(microseconds) // 1000}-0"
+            now_ms = int(seconds) * 1000 + int(microseconds) // 1000
+            # Redis may have come back with another clock, and nothing would be new for long.
+            if self._reached is None or int(self._reached.split("-")[0]) > now_ms:
+                self._reached = f"{now_ms}-0"
             while True:
                 found = await pipe.call(
-                    "XREAD", "COUNT", READ_MAX, "BLOCK", BLOCK_MS, "STREAMS", STREAM, reached
+                    "XREAD", "COUNT", READ_MAX, "BLOCK", BLOCK_MS, "STREAMS", STREAM, self._reached
                 )
                 if found:
                     entries = found[0][1]
+                    self._reached = entries[-1][0].decode()
                     self._tell(entries)
-                    reached = entries[-1][0].decode()
         finally:
             await pipe.close()
 

@@ -1,7 +1,6 @@
 """What operators and stewards of a city ask of its doors."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import asdict
 from datetime import date, datetime, timedelta
 from typing import Annotated, Any, Literal
@@ -25,6 +24,7 @@ from common.db import Pool
 from common.fields import Body, Day
 from common.pages import Page
 from common.problems import forbidden, invalid
+from common.streaming import HoldingResponse
 from common.web import StrictRoute
 from copass_tap.decision import STAY_MAX
 
@@ -72,18 +72,14 @@ async def watch(
     taps: LiveTaps = request.app.state.live
     loop = asyncio.get_running_loop()
     # Begun here, so that one too many is told so instead of a stream that ends.
-    watching = taps.watch(city, str(place_id) if place_id else None)
-    watcher = await watching.__aenter__()
-
-    async def stream() -> AsyncIterator[bytes]:
-        try:
-            async for part in live.events(watcher, quiet_s=QUIET_S, until=loop.time() + WATCH_S):
-                yield part
-        finally:
-            await watching.__aexit__(None, None, None)
-
-    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return StreamingResponse(stream(), media_type="text/event-stream", headers=headers)
+    watcher = taps.begin(city, str(place_id) if place_id else None)
+    return HoldingResponse(
+        live.events(watcher, quiet_s=QUIET_S, until=loop.time() + WATCH_S),
+        let_go=lambda: taps.end(watcher),
+        seconds_max=WATCH_S + QUIET_S,
+        media_type="text/event-stream",
+        headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
+    )
 
 
 # ── By hour, by reason ──────────────────────────────────────────────────────────────────────────
