@@ -7,7 +7,10 @@ from types import SimpleNamespace
 from typing import Any, ClassVar
 from uuid import uuid4
 
+import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.consumer.group_coordinator import GroupCoordinator
 from plumbing import BUMPS, COUNTERS, NOW, Settings, bump, follow, read_all, running, until
 
 from common import db, kafka
@@ -49,6 +52,18 @@ async def send(config: Settings, *messages: Event | tuple[bytes | None, list[obj
 
 def consumer(config: Settings, pool: db.Pool) -> Consumer:
     return Consumer(config, pool, GROUP, {COUNTERS.name: follow})
+
+
+async def members(config: Settings) -> int:
+    """How many are in the group."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=config.kafka_bootstrap)
+    await admin.start()
+    try:
+        (answer,) = await admin.describe_consumer_groups([config.prefixed(GROUP)])
+        (group,) = answer.groups
+        return len(group[5])
+    finally:
+        await admin.close()
 
 
 async def followed(pool: db.Pool) -> list[tuple[str, int]]:
@@ -119,6 +134,7 @@ async def test_a_log_that_began_again_while_nobody_read_is_read_from_its_start(
         await reader.commit(read)
     finally:
         await kafka.stop(reader)
+    assert await members(config) == 0  # it left, so nobody waits for it
 
     async def all_three() -> bool:
         return len(await followed(pool)) == 3
@@ -292,8 +308,12 @@ async def test_a_database_that_is_away_delays_and_buries_nothing(
 
 
 async def test_a_killed_member_is_replaced_and_nothing_is_applied_twice(
-    config: Settings, pool: db.Pool
+    config: Settings, pool: db.Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    async def without_a_word(coordinator: GroupCoordinator) -> None:
+        return
+
+    monkeypatch.setattr(kafka, "SESSION_MS", 2_000)
     await send(config, *(event(f"c{number % 7}", number) for number in range(200)))
 
     async def some() -> bool:
@@ -302,8 +322,10 @@ async def test_a_killed_member_is_replaced_and_nothing_is_applied_twice(
     async def everything() -> bool:
         return len(await followed(pool)) >= 200
 
-    async with running(consumer(config, pool).run):
-        await until(some)
+    with monkeypatch.context() as killed:
+        killed.setattr(GroupCoordinator, "_maybe_leave_group", without_a_word)
+        async with running(consumer(config, pool).run):
+            await until(some)
     async with running(consumer(config, pool).run, consumer(config, pool).run):
         await until(everything)
     assert sorted(version for _, version in await followed(pool)) == list(range(200))

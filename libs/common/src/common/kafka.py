@@ -8,6 +8,7 @@ import aiokafka.admin.client
 import aiokafka.client
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError
 from aiokafka.partitioner import DefaultPartitioner
 from aiokafka.protocol.metadata import MetadataRequest
@@ -20,6 +21,8 @@ SEND_TIMEOUT_S = 10
 # A broker keeps and hands out whole batches: many small ones cost it several times as much.
 BATCH_BYTES_MAX = 256 * 1024
 STOP_TIMEOUT_S = 5
+# A group waits so long for a member that it does not hear of.
+SESSION_MS = 6_000
 TOPICS_POLL_S = 0.25
 
 choose_partition = DefaultPartitioner()
@@ -42,6 +45,23 @@ class AskOnly(MetadataRequest):  # type: ignore[misc]  # aiokafka has no types
 
 aiokafka.client.MetadataRequest = AskOnly
 aiokafka.admin.client.MetadataRequest = AskOnly
+
+leave_group = GroupCoordinator._maybe_leave_group
+
+
+async def leave_any_group(coordinator: GroupCoordinator) -> None:
+    """Tells the group that this member goes, also in the group's first generation.
+
+    Tansu counts generations from 0. aiokafka takes 0 for no group, as Kafka counts from 1, and goes
+    without a word: the next member, most often the same worker started again, would wait until the
+    session is over. The request to leave names no generation.
+    """
+    if coordinator.generation == 0:
+        coordinator.generation = 1
+    await leave_group(coordinator)
+
+
+GroupCoordinator._maybe_leave_group = leave_any_group
 
 
 def make_producer(settings: ServiceSettings) -> AIOKafkaProducer:
@@ -79,7 +99,7 @@ def make_consumer(
         request_timeout_ms=SEND_TIMEOUT_S * 1000,
         retry_backoff_ms=50,
         metadata_max_age_ms=5_000,
-        session_timeout_ms=6_000,
+        session_timeout_ms=SESSION_MS,
         heartbeat_interval_ms=1_000,
     )
 
