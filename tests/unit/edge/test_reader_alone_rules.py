@@ -15,6 +15,7 @@ from copass_edge.reader.credentials import read_text
 from copass_edge.reader.devices import SimulatedRelay
 from copass_edge.reader.health import health_of
 from copass_edge.reader.program import Program
+from copass_edge.reader.service import Away
 from copass_tap import ntag424
 from copass_tap.credentials import credential_hash
 from copass_tap.ntag424 import Picc
@@ -223,3 +224,49 @@ async def test_a_board_says_how_it_is(board: Board) -> None:
     assert health["problems"] == ["snapshot_expired"]
     assert (health["backlog"], health["oldest_waiting_at"]) == (1, "2027-01-15T08:01:00.000+00:00")
     assert health_of(program.journal, None, program.clock)["problems"] == ["no_snapshot"]
+
+
+async def test_the_way_out_opens_before_anybody_is_asked_and_whatever_fails(board: Board) -> None:
+    program, relay = board.program, board.program.relay
+    assert isinstance(relay, SimulatedRelay)
+    opened: list[int] = []
+
+    async def never(_body: dict[str, Any]) -> Any:
+        await asyncio.sleep(0)
+        opened.extend(relay.openings)
+        raise RuntimeError("what nobody foresaw")
+
+    program.is_online = True
+    program.service.tap = never  # type: ignore[method-assign]  # a service that breaks
+    outcome = await program.tap(VISITOR, "out")
+    assert (outcome.granted, outcome.reason) == (True, "failed")
+    assert len(opened) == 1
+    outcome = await program.tap(VISITOR, "in")
+    assert (outcome.granted, outcome.reason) == (False, "failed")
+    assert len(relay.openings) == 1
+
+
+async def test_what_the_service_answered_long_ago_is_asked_for_before_it_is_sent_again(
+    board: Board,
+) -> None:
+    program = board.program
+    for name in ("kept", "lost"):
+        program.journal.begin(name, {"type": "uid", "uid": VISITOR}, "in", ISSUED, attempted=True)
+        program.journal.decide(name, reason="staff", granted=True, decision_id=f"of-{name}")
+    board.at(72 * HOUR)
+    sent: list[str] = []
+
+    async def stored(ids: list[str]) -> list[str]:
+        return [one for one in ids if one == "of-kept"]
+
+    async def send(taps: list[dict[str, Any]]) -> list[Any]:
+        sent.extend(tap["tap_id"] for tap in taps)
+        raise Away("enough")
+
+    program.service.stored, program.service.send = stored, send  # type: ignore[assignment]
+    assert not await program.send_some()  # nobody asked yet
+    await program.confirm_some()
+    with pytest.raises(Away):
+        await program.send_some()
+    assert sent == ["lost"]
+    assert program.journal.counts()["stored"] == 1

@@ -31,8 +31,8 @@ from copass_edge.reader.credentials import read_text
 from copass_edge.reader.devices import DeviceError, make_input, make_relay
 from copass_edge.reader.journal import Journal
 from copass_edge.reader.papers import Papers
-from copass_edge.reader.program import Program, new_tap_id, wire_tap
-from copass_edge.reader.service import Away, Refused, Service
+from copass_edge.reader.program import Program
+from copass_edge.reader.service import Away, Refused, Service, new_tap_id, wire_tap
 from copass_edge.reader.status import Status, is_damaged, read_status
 from copass_tap.snapshots import BadPaper
 

@@ -12,10 +12,8 @@ import logging
 import random
 import sqlite3
 import time
-import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +32,15 @@ from copass_edge.reader.devices import (
 from copass_edge.reader.health import health_of
 from copass_edge.reader.journal import Journal, LoggedTap
 from copass_edge.reader.papers import CARD_KEY, Papers, unseal
-from copass_edge.reader.service import BATCH_MAX, Away, Refused, Service, TapAnswer
+from copass_edge.reader.service import (
+    BATCH_MAX,
+    Away,
+    Refused,
+    Service,
+    TapAnswer,
+    new_tap_id,
+    wire_tap,
+)
 from copass_tap.decision import IN_CHARGE, Direction
 from copass_tap.snapshots import CHANGES, BadPaper, read_paper
 
@@ -98,6 +104,7 @@ class Program:
         self._something_to_send = asyncio.Event()
         self._offset_s = self.clock.offset_s
         self._in_hand: set[str] = set()
+        self._not_stored: set[str] = set()
         self._open_until = 0.0
         self._opening: asyncio.Task[None] | None = None
         self._background: set[asyncio.Task[None]] = set()
@@ -143,19 +150,23 @@ class Program:
     # ── A tap ───────────────────────────────────────────────────────────────────────────────────
 
     async def tap(self, text: str, direction: Direction) -> Outcome:
-        """Answer what was held to the door, and open it or not. Never raises for what was read."""
+        """Answer what was held to the door, and open it or not. Never raises, whatever was read."""
         loop = asyncio.get_running_loop()
         started = loop.time()
+        # The way out waits for nobody: whatever is pressed or held there opens.
+        is_out = direction == "out"
         reading = read_text(text)
         if reading is None:
-            # The way out asks for no credential: whatever is pressed or held there opens.
-            if direction == "out":
+            if is_out:
                 self._open(self._unlock_ms)
-            return Outcome(None, direction == "out", "unreadable", "none", loop.time() - started)
+            return Outcome(None, is_out, "unreadable", "none", loop.time() - started)
         tap_id = new_tap_id()
         self._in_hand.add(tap_id)
         try:
             return await self._answer(reading, tap_id, direction, started)
+        except Exception:  # one card must not end the program for all others
+            log.exception("a tap failed")
+            return Outcome(tap_id, is_out, "failed", "none", loop.time() - started)
         finally:
             self._in_hand.discard(tap_id)
 
@@ -168,7 +179,9 @@ class Program:
         is_written = self._write(
             lambda: self.journal.begin(tap_id, reading.wire, direction, now, attempted=asks)
         )
-        if not is_written and direction == "in":  # what cannot be recorded does not happen
+        if direction == "out":
+            self._open(self._unlock_ms)
+        elif not is_written:  # what cannot be recorded does not happen
             return Outcome(tap_id, False, "disk_failed", "none", loop.time() - started)
         named = self._name(reading)
         answer = None
@@ -181,7 +194,7 @@ class Program:
             else self._decide(reading, named, tap_id, direction)
         )
         self.after_written()
-        if outcome.granted:
+        if outcome.granted and direction == "in":
             self._open(outcome.unlock_ms)
         if answer is not None and outcome.granted and reading.message is not None:
             self._start(self._learn_key(reading, outcome.reason))
@@ -254,7 +267,8 @@ class Program:
                 granted=answer.granted,
                 decision_id=answer.decision_id,
                 moved=moved,
-                counter=counter,
+                # A message that was not believed must not use up those that the card will make.
+                counter=counter if answer.granted else None,
             )
         )
         granted = answer.granted and (written or answer.reason == "exit")
@@ -290,7 +304,6 @@ class Program:
                 granted=decision.granted,
                 decision_id=None,
                 moved=moved,
-                # A message that was not believed must not use up those that the card will make.
                 counter=counter if decision.granted else None,
             )
         )
@@ -501,6 +514,9 @@ class Program:
             if not self.is_online:
                 continue
             try:
+                # First ask, then send: what is in the history already is not sent again, however
+                # long ago the service answered it.
+                await self.confirm_some()
                 while await self.send_some():
                     pass
                 await self.confirm_some()
@@ -516,8 +532,13 @@ class Program:
     async def send_some(self) -> bool:
         """Send the oldest taps of the log; whether there may be more. Raises Away, Refused."""
         taps = self.journal.to_send(self.clock.now() - RESEND_AFTER_S, BATCH_MAX)
-        # A tap that is being decided at this moment is not sent yet.
-        taps = [tap for tap in taps if tap.tap_id not in self._in_hand]
+        # Not one that is being decided at this moment, nor one that may be in the history.
+        taps = [
+            tap
+            for tap in taps
+            if tap.tap_id not in self._in_hand
+            and (tap.state != "answered" or tap.tap_id in self._not_stored)
+        ]
         if not taps:
             return False
         bodies = [
@@ -542,7 +563,9 @@ class Program:
         waiting: Sequence[LoggedTap] = self.journal.to_confirm(BATCH_MAX)
         ids = [tap.decision_id for tap in waiting if tap.decision_id is not None]
         if ids:
-            self.journal.stored(await self.service.stored(ids))
+            stored = set(await self.service.stored(ids))
+            self.journal.stored(sorted(stored))
+            self._not_stored = {tap.tap_id for tap in waiting if tap.decision_id not in stored}
 
     async def _report(self) -> None:
         """Tell the service now and then how this board is."""
@@ -564,28 +587,3 @@ class Program:
         while True:
             self._write(self._note_clock)
             await asyncio.sleep(REMEMBER_TIME_S)
-
-
-def new_tap_id() -> str:
-    return str(uuid.uuid4())
-
-
-def wire_tap(
-    tap_id: str,
-    door_id: str,
-    credential: dict[str, str],
-    direction: str,
-    occurred_at: float,
-    mode: str,
-) -> dict[str, Any]:
-    """A tap as the service takes it. The same fields give the same text: by it a tap that is sent
-    again is known to be the same."""
-    at = datetime.fromtimestamp(round(occurred_at, 3), UTC)
-    return {
-        "tap_id": tap_id,
-        "door_id": door_id,
-        "credential": credential,
-        "direction": direction,
-        "occurred_at": at.isoformat(timespec="milliseconds"),
-        "mode": mode,
-    }

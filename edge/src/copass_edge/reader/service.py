@@ -2,9 +2,10 @@
 
 import json
 import time
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
@@ -217,3 +218,28 @@ def max_age(response: httpx.Response) -> float:
         if name == "max-age" and value.isdigit():
             return float(value)
     return 60.0
+
+
+def new_tap_id() -> str:
+    return str(uuid.uuid4())
+
+
+def wire_tap(
+    tap_id: str,
+    door_id: str,
+    credential: dict[str, str],
+    direction: str,
+    occurred_at: float,
+    mode: str,
+) -> dict[str, Any]:
+    """A tap as the service takes it. The same fields give the same text: by it a tap that is sent
+    again is known to be the same."""
+    at = datetime.fromtimestamp(round(occurred_at, 3), UTC)
+    return {
+        "tap_id": tap_id,
+        "door_id": door_id,
+        "credential": credential,
+        "direction": direction,
+        "occurred_at": at.isoformat(timespec="milliseconds"),
+        "mode": mode,
+    }
