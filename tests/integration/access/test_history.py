@@ -1,17 +1,20 @@
 """From the stream to the history: every answered tap exactly once, whatever dies on the way."""
 
 import asyncio
+from contextlib import suppress
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from uuid import UUID
 
+import asyncpg
 from access_world import STEWARD, STRANGER, Person, World, new, problem, running, until
 
-from access import retention, store
+from access import partitions, retention, store
 from access.events import TAPS
 from access.store import TapRow
 from access.tap_relay import TapRelay
 from common import kafka
+from common.db import Pool
 from common.ids import new_id
 
 
@@ -208,3 +211,21 @@ async def test_after_thirty_days_only_counts_are_left(open_world: World) -> None
     assert f"tap_{now:%Y_%m_%d}" not in names
     assert f"tap_{now + timedelta(days=7):%Y_%m_%d}" in names
     assert await retention.anonymise(open_world.pool, now + timedelta(days=31)) == 0
+    # A day that is dropped waits for who reads the history, and never they for it in a circle.
+    pool = open_world.pool
+    async with pool.acquire() as reader, reader.transaction():
+        await reader.execute("LOCK TABLE ONLY tap IN ACCESS SHARE MODE")
+        dropping = asyncio.create_task(drop(pool, (now + timedelta(days=7)).date()))
+        while not await pool.fetchval(
+            "SELECT true FROM pg_locks WHERE relation = 'tap'::regclass AND NOT granted"
+        ):
+            assert not dropping.done()
+            await asyncio.sleep(0.01)
+        assert await reader.fetchval("SELECT count(*) FROM tap") == 0
+    with suppress(asyncpg.LockNotAvailableError):  # on a slow machine, and tried again in an hour
+        assert await dropping == 0
+
+
+async def drop(pool: Pool, day: date) -> int:
+    async with pool.acquire() as conn, conn.transaction():
+        return await partitions.count_and_drop(conn, day)

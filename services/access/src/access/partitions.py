@@ -11,9 +11,11 @@ from common.db import Conn
 
 AHEAD_DAYS = 7
 NAME = "tap_%Y_%m_%d"
+# A day that went into `tap_other`, because no worker ran, is moved at once: as long as it takes.
+WORK_S = 300
 # Dropping needs all other users of the history to pause: it must not keep them waiting long.
-LOCK_TIMEOUT = "SET LOCAL lock_timeout = '2s'"
-# Any one number: who changes the tables is alone in doing so.
+TIMEOUTS = f"SET LOCAL lock_timeout = '2s'; SET LOCAL statement_timeout = '{WORK_S}s'"
+# Any one number: who changes the tables, or forgets rows of many, is alone in doing so.
 ONE_AT_A_TIME = "SELECT pg_advisory_xact_lock(781204)"
 
 
@@ -26,6 +28,13 @@ def first_id(day: date) -> UUID:
 def day_of(decision_id: UUID) -> date:
     """The day in UTC on which an id was made."""
     return datetime.fromtimestamp((decision_id.int >> 80) / 1000, UTC).date()
+
+
+async def be_alone(conn: Conn) -> None:
+    """Until the transaction ends, nobody else changes the tables. Raises
+    asyncpg.LockNotAvailableError when somebody else is at it."""
+    await conn.execute(TIMEOUTS)
+    await conn.execute(ONE_AT_A_TIME)
 
 
 async def list_days(conn: Conn) -> list[date]:
@@ -42,8 +51,7 @@ async def make_day(conn: Conn, day: date) -> bool:
 
     To be called in a transaction. Raises asyncpg.LockNotAvailableError when others do not pause.
     """
-    await conn.execute(LOCK_TIMEOUT)
-    await conn.execute(ONE_AT_A_TIME)
+    await be_alone(conn)
     if day in await list_days(conn):
         return False
     name, start, end = f"{day:{NAME}}", first_id(day), first_id(day + timedelta(days=1))
@@ -56,9 +64,11 @@ async def make_day(conn: Conn, day: date) -> bool:
         f" RETURNING *) INSERT INTO {name} SELECT * FROM moved",
         start,
         end,
+        timeout=WORK_S,
     )
     await conn.execute(
-        f"ALTER TABLE tap ATTACH PARTITION {name} FOR VALUES FROM ('{start}') TO ('{end}')"
+        f"ALTER TABLE tap ATTACH PARTITION {name} FOR VALUES FROM ('{start}') TO ('{end}')",
+        timeout=WORK_S,
     )
     return True
 
@@ -77,12 +87,12 @@ async def count_and_drop(conn: Conn, day: date) -> int:
 
     To be called in a transaction. Raises asyncpg.LockNotAvailableError when others do not pause.
     """
-    await conn.execute(LOCK_TIMEOUT)
-    await conn.execute(ONE_AT_A_TIME)
+    await be_alone(conn)
     name = f"{day:{NAME}}"
     if day not in await list_days(conn):
         return 0
-    await conn.execute(f"LOCK TABLE {name} IN ACCESS EXCLUSIVE MODE")
+    # It is read on, and stays as it is.
+    await conn.execute(f"LOCK TABLE {name} IN SHARE ROW EXCLUSIVE MODE")
     taps = await conn.fetchval(
         "WITH counted AS (INSERT INTO tap_daily_count AS known"  # noqa: S608 - a name of ours
         " (place_id, city_id, day, direction, decision, reason, taps)"
@@ -91,7 +101,11 @@ async def count_and_drop(conn: Conn, day: date) -> int:
         " GROUP BY place_id, (occurred_at AT TIME ZONE 'UTC')::date, direction, decision, reason"
         " ON CONFLICT (place_id, day, direction, decision, reason)"
         " DO UPDATE SET taps = known.taps + EXCLUDED.taps)"
-        f" SELECT count(*) FROM {name}"
+        f" SELECT count(*) FROM {name}",
+        timeout=WORK_S,
     )
+    # Whoever reads the history locks the whole before its parts: in any other order than theirs
+    # they and we would wait for each other.
+    await conn.execute("LOCK TABLE ONLY tap IN ACCESS EXCLUSIVE MODE")
     await conn.execute(f"DROP TABLE {name}")
     return int(taps)

@@ -60,6 +60,7 @@ async def anonymise(pool: Pool, now: datetime) -> int:
                 total += await partitions.count_and_drop(conn, day)
     while True:
         async with pool.acquire() as conn, conn.transaction():
+            await partitions.be_alone(conn)
             count = await store.anonymise_taps(
                 conn,
                 occurred_before=now - KEPT,
