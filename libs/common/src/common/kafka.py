@@ -134,13 +134,43 @@ async def send_all(
 
 
 async def stop(client: AIOKafkaProducer | AIOKafkaConsumer) -> None:
-    """Stop a client; one that hangs because its broker is away is left behind after a while."""
+    """Stop a client; one that hangs because its broker is away is left behind after a while.
+
+    In a task of its own: a consumer that is stopped takes a cancellation for that of one of its own
+    tasks, and then waits on, so that no timeout around it would end.
+    """
+    stopping = asyncio.ensure_future(client.stop())
+    stopping.add_done_callback(look_at)
     try:
-        async with asyncio.timeout(STOP_TIMEOUT_S):
-            await client.stop()
-    except (TimeoutError, KafkaError):
-        if isinstance(client, AIOKafkaProducer):
-            await abandon(client)
+        await asyncio.wait({stopping}, timeout=STOP_TIMEOUT_S)
+    finally:
+        stopping.cancel()  # of one that is done it does nothing
+    if stopping.done() and not stopping.cancelled() and stopping.exception() is None:
+        return
+    if isinstance(client, AIOKafkaProducer):
+        await abandon(client)
+    elif isinstance(client, AIOKafkaConsumer):
+        abandon_consumer(client)
+
+
+def look_at(task: "asyncio.Future[None]") -> None:
+    """What a client that was left behind met at last is nobody's concern, and no warning."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.info("client_not_stopped", error=f"{type(error).__name__}: {error}")
+
+
+def abandon_consumer(consumer: AIOKafkaConsumer) -> None:
+    """Let a consumer that could not be stopped say no more that it is a member of its group: its
+    partitions would wait for it."""
+    tasks = (
+        (consumer._coordinator, "_coordination_task"),
+        (consumer._coordinator, "_heartbeat_task"),
+        (consumer._fetcher, "_fetch_task"),
+    )
+    for owner, name in tasks:
+        task = getattr(owner, name, None)
+        if task is not None and not task.done():
+            task.cancel()
 
 
 async def abandon(producer: AIOKafkaProducer) -> None:
