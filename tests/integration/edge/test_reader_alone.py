@@ -37,6 +37,7 @@ async def test_a_cut_in_the_middle_costs_no_tap_and_lets_no_blocked_card_in(
                 await until(lambda: is_ready(setup.program), 40)
                 setup.cable.is_deaf = True  # the service hears this tap, and its answer is lost
             if number == cut_at + 1:
+                await until(lambda: was_heard(setup, outcomes[cut_at]))
                 setup.cable.is_cut, setup.cable.is_deaf = True, False
             if number == heal_at:
                 await check_alone(setup, blocked, blocked_late, resident)
@@ -132,6 +133,12 @@ def was_asked(setup: Setup, outcome: Outcome) -> bool:
     """Whether the service was asked about a tap while somebody stood there."""
     query = "SELECT attempted FROM tap WHERE tap_id = ?"
     return bool(setup.program.journal._db.execute(query, (outcome.tap_id,)).fetchone()[0])
+
+
+async def was_heard(setup: Setup, outcome: Outcome) -> bool:
+    """Whether the service decided a tap, whoever heard of it."""
+    key = f"tap:{setup.world.reader_id}:{outcome.tap_id}"
+    return bool(await setup.world.pipe.call("EXISTS", key))
 
 
 async def all_stored(setup: Setup, count: int) -> bool:
