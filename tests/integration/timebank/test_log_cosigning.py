@@ -189,9 +189,7 @@ async def test_an_old_database_that_was_brought_back_signs_nothing(federation: F
     await go_back(nantes, 2)
     # What the worker reads from the topics as it starts.
     async with nantes.pool.acquire() as conn, conn.transaction():
-        assert (
-            await cosigning.hear_of_own(conn, "nantes", note, federation.clock()) is None
-        )
+        assert await cosigning.hear_of_own(conn, "nantes", note, federation.clock()) is None
     assert f"{before.size} entries were signed, and only 2" in (await halted(federation) or "")
     await log_all(federation)
     assert (await signed(nantes)).size == 2
