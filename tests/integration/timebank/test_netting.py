@@ -125,6 +125,14 @@ async def events(federation: Federation, city: str) -> list[dict[str, Any]]:
     return [row["payload"] for row in rows]
 
 
+async def kept_messages(federation: Federation) -> int:
+    counts = [
+        await bank.pool.fetchval("SELECT count(*) FROM clearing_message")
+        for bank in federation.each
+    ]
+    return sum(counts)
+
+
 async def assert_sound(federation: Federation) -> None:
     await federation.check_books()
     for bank in federation.each:
@@ -306,6 +314,16 @@ async def test_a_netting_that_one_city_refuses_or_lets_lapse_moves_nothing(
     await federation.deliver()
     await answer(federation, "nantes", first)
     await answer(federation, "brest", first)
+    await federation.deliver()
+    # While Bourges thinks about it, it is reminded, and nobody keeps the reminders.
+    before_reminders = await kept_messages(federation)
+    for _ in range(3):
+        federation.clock.advance(minutes=10)
+        await speak_again(federation)
+        await federation.collect()
+        assert federation.letters
+        await federation.deliver()
+    assert await kept_messages(federation) == before_reminders
     refused = await answer(federation, "bourges", first, "refuse")
     assert refused.json()["state"] == "refused"
     await federation.deliver()
@@ -345,6 +363,44 @@ async def test_a_netting_that_one_city_refuses_or_lets_lapse_moves_nothing(
     assert [each.netting.plan.decider for each in proposed if each] == ["bourges"]
     await federation.deliver()
     assert await states(federation, str(proposed[1].netting.plan.netting_id)) == ["proposed"] * 3
+
+
+async def test_what_a_city_only_says_keeps_no_others_from_netting(federation: Federation) -> None:
+    moves = [
+        {"debtor": a, "creditor": b, "minutes": 2**40, "owed_minutes": 2**40}
+        for a, b in (("bourges", "nantes"), ("nantes", "brest"), ("brest", "bourges"))
+    ]
+    plan = {"kind": "netting.proposed", "moves": moves}
+    in_time, for_ever = str(new_id()), str(new_id())
+    for netting_id, days in ((in_time, 30), (for_ever, 31)):
+        expires_at = (federation.clock() + timedelta(days=days)).isoformat()
+        body = {**plan, "netting_id": netting_id, "expires_at": expires_at}
+        await federation.deliver_one(await forge(federation, "brest", "brest", "bourges", body))
+    assert (await states(federation, in_time))[1] == "proposed"
+    assert await states(federation, for_ever) == [None] * 3
+    possible = await federation.steward("bourges").get("nettings/possible")
+    assert possible.json()["minutes"] == 180
+
+    # Nor are positions remembered with cities that nobody has heard of.
+    said = {
+        "kind": "pair.said",
+        "question_id": str(new_id()),
+        "since": 0,
+        "version": 2**50,
+        "position_minutes": 5,
+        "in_transit_minutes": 0,
+        "movements": [],
+        "complete": False,
+        "waiting": [],
+        "waiting_complete": True,
+        "log_size": 0,
+    }
+    for to_city in ("nantes", "atlantis"):
+        await federation.deliver_one(await forge(federation, "brest", "brest", to_city, said))
+    heard = await federation.bank("bourges").pool.fetch(
+        "SELECT to_city FROM position_said WHERE version = $1", 2**50
+    )
+    assert [row["to_city"] for row in heard] == ["nantes"]
 
 
 async def test_two_books_differ_by_what_is_in_flight_and_alarms_name_the_rest(

@@ -155,6 +155,12 @@ def check_plan(plan: Plan) -> None:
             raise WrongPlan(f"{city_id} has too many moves for one transfer")
 
 
+def may_wait(plan: Plan, now: datetime) -> bool:
+    """Whether another city's plan is one that stewards may still agree to, and will not be open for
+    ever. Clocks differ by less than AGREE_MIN."""
+    return now < plan.expires_at <= now + AGREE_MAX + AGREE_MIN
+
+
 def agree(netting: Netting, rooms: Mapping[str, Room], now: datetime) -> Netting | Rejected:
     """The city agrees, bound until it hears the decision. `rooms`: its sides, locked."""
     if netting.state == "agreed":

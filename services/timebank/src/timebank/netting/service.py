@@ -304,25 +304,28 @@ async def conclude(
 
 
 async def hear(conn: Conn, vault: Vault, message: Message, now: datetime) -> None:
-    """What a message about netting brings about. Heard again, the same and nothing more."""
+    """What a message about netting brings about. Heard again, the same and nothing more: only what
+    is news is kept, since a city that waits repeats itself for as long as it waits."""
     body = message.body
     if not await ledger_store.has_book(conn, message.to_city):
         return
     if not await hearing.is_believed(conn, message, now):
         log.warning("netting_message_not_believed", kind=body.kind, peer=message.from_city)
         return
-    await clearing_store.keep_message(conn, message.to_city, message, sent=False, now=now)
     if body.kind == "netting.proposed":
-        await hear_plan(conn, vault, message, now)
+        is_news = await hear_plan(conn, vault, message, now)
     elif body.kind == "netting.decided":
-        await hear_decision(conn, message.to_city, message, now)
+        is_news = await hear_decision(conn, message.to_city, message, now)
     elif body.kind == "netting.passed":
-        await hear_passed(conn, message, now)
+        is_news = await hear_passed(conn, message, now)
     else:
-        await hear_answer(conn, vault, message, now)
+        is_news = await hear_answer(conn, vault, message, now)
+    if is_news:
+        await clearing_store.keep_message(conn, message.to_city, message, sent=False, now=now)
 
 
-async def hear_plan(conn: Conn, vault: Vault, message: Message, now: datetime) -> None:
+async def hear_plan(conn: Conn, vault: Vault, message: Message, now: datetime) -> bool:
+    """Keep a plan, for the stewards to look at. Whether it was news."""
     body, city_id = message.body, message.to_city
     plan = Plan(
         netting_id=body.netting_id,
@@ -334,29 +337,30 @@ async def hear_plan(conn: Conn, vault: Vault, message: Message, now: datetime) -
         domain.check_plan(plan)
     except domain.WrongPlan as error:
         log.warning("netting_plan_wrong", peer=message.from_city, reason=str(error))
-        return
+        return False
     known = await store.find(conn, city_id, plan.netting_id)
     if known is not None:
         if known.netting.plan.digest() != plan.digest():
             log.error("netting_plan_changed", netting_id=str(plan.netting_id), city_id=city_id)
         elif known.netting.state == "refused":
-            await say(conn, vault, city_id, plan.decider, said(known.netting), now)
-        return
+            await say(conn, vault, city_id, plan.decider, said(known.netting), now, keep=False)
+        return False
     # From a city with which there is no agreement, too: but not without end.
-    if city_id not in plan.cities or now >= plan.expires_at:
-        return
+    if city_id not in plan.cities or not domain.may_wait(plan, now):
+        return False
     if await store.count_open(conn, city_id, plan.decider) >= domain.OPEN_MAX:
         log.warning("netting_plans_too_many", peer=plan.decider, city_id=city_id)
-        return
-    await store.add(conn, Kept(Netting(plan, city_id, "proposed"), plan.decider, now))
+        return False
+    return await store.add(conn, Kept(Netting(plan, city_id, "proposed"), plan.decider, now))
 
 
-async def hear_answer(conn: Conn, vault: Vault, message: Message, now: datetime) -> None:
-    """Another city agreed, or did not: keep it; whoever knows the decision says it."""
+async def hear_answer(conn: Conn, vault: Vault, message: Message, now: datetime) -> bool:
+    """Another city agreed, or did not: keep it; whoever knows the decision says it. Whether it was
+    news."""
     body, city_id, sender = message.body, message.to_city, message.from_city
     held = await hold(conn, city_id, body.netting_id)
     if held is None or body.digest != held.plan.digest() or sender not in held.plan.cities:
-        return
+        return False
     if held.kept.decision is not None:
         reply: PlanDecisionBody | PlanPassedBody
         if held.netting.decides:
@@ -365,11 +369,12 @@ async def hear_answer(conn: Conn, vault: Vault, message: Message, now: datetime)
             reply = PlanPassedBody(
                 kind="netting.passed", netting_id=body.netting_id, decision=held.kept.decision
             )
-        await say(conn, vault, city_id, sender, reply, now)
-        return
+        # The decision is kept already, by both who say it and who heard it.
+        await say(conn, vault, city_id, sender, reply, now, keep=False)
+        return False
     if not held.netting.decides or sender == city_id:
-        return
-    await store.add_answer(
+        return False
+    added = await store.add_answer(
         conn,
         city_id,
         body.netting_id,
@@ -379,34 +384,39 @@ async def hear_answer(conn: Conn, vault: Vault, message: Message, now: datetime)
         now=now,
     )
     await decide(conn, vault, held, now)
+    return added
 
 
-async def hear_passed(conn: Conn, message: Message, now: datetime) -> None:
-    """A decision that another city than the decider brings; the decider has signed it."""
+async def hear_passed(conn: Conn, message: Message, now: datetime) -> bool:
+    """A decision that another city than the decider brings; the decider has signed it. Whether it
+    was news."""
     try:
         decision = read_message(message.body.decision)
     except WrongMessage:
-        return
+        return False
     if decision.body.kind != "netting.decided":
-        return
+        return False
     if not await hearing.was_signed(conn, message.to_city, decision):
         log.warning("netting_decision_not_believed", peer=message.from_city)
-        return
-    await hear_decision(conn, message.to_city, decision, now)
+        return False
+    return await hear_decision(conn, message.to_city, decision, now)
 
 
-async def hear_decision(conn: Conn, city_id: str, decision: Message, now: datetime) -> None:
-    """Do what the decider has decided, if all agreements are there to what was agreed here."""
+async def hear_decision(conn: Conn, city_id: str, decision: Message, now: datetime) -> bool:
+    """Do what the decider has decided, if all agreements are there to what was agreed here. Whether
+    it was news; so is what contradicts what is known, and proves that somebody lied."""
     body = decision.body
     held = await hold(conn, city_id, body.netting_id)
     if held is None or body.digest != held.plan.digest():
-        return
+        return False
     if decision.from_city != held.plan.decider or held.netting.decides:
-        return
+        return False
     if body.committed and not await all_signed(conn, held, body):
         log.error("netting_agreement_missing", netting_id=str(body.netting_id), city_id=city_id)
-        return
+        return False
+    is_news = domain.conclude(held.netting, committed=body.committed) != "nothing"
     await conclude(conn, held, body.committed, decision, now)
+    return is_news
 
 
 async def all_signed(conn: Conn, held: Held, body: PlanDecisionBody) -> bool:
@@ -431,7 +441,8 @@ async def all_signed(conn: Conn, held: Held, body: PlanDecisionBody) -> bool:
 async def speak_again(
     conn: Conn, vault: Vault, city_id: str, netting_id: UUID, now: datetime
 ) -> None:
-    """Say again what nobody answered, and end what was not agreed in time."""
+    """Say again what nobody answered, and end what was not agreed in time. The first time was kept,
+    and is what counts."""
     held = await hold(conn, city_id, netting_id)
     if held is None:
         return
@@ -449,11 +460,11 @@ async def speak_again(
         answers = await store.list_answers(conn, city_id, netting_id)
         silent = set(plan.cities) - {city_id} - {each.from_city for each in answers}
         for peer in sorted(silent):
-            await say(conn, vault, city_id, peer, told(plan), now)
+            await say(conn, vault, city_id, peer, told(plan), now, keep=False)
     else:
         others = set(plan.cities) if held.netting.asks >= domain.ASKS_BEFORE_OTHERS else set()
         for peer in sorted((others | {plan.decider}) - {city_id}):
-            await say(conn, vault, city_id, peer, said(held.netting), now)
+            await say(conn, vault, city_id, peer, said(held.netting), now, keep=False)
     again = domain.spoken_again(held.netting, now)
     await change(conn, held, replace(held.kept, netting=again))
 

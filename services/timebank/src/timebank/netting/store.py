@@ -141,8 +141,12 @@ async def list_kept(
 
 
 async def list_open_plans(conn: Conn) -> list[Plan]:
-    """Each once, whichever of our cities are in it."""
-    rows = await conn.fetch(f"{SELECT_NETTING} WHERE state IN ('proposed', 'agreed') AND {HERE}")
+    """Each once, whichever of our cities are in it: those that we proposed, and those of others as
+    soon as a city of ours agreed. What others merely propose keeps nothing from being netted."""
+    rows = await conn.fetch(
+        f"{SELECT_NETTING} WHERE (state = 'agreed' OR (state = 'proposed' AND city_id = decider))"
+        f" AND {HERE}"
+    )
     plans = {row["netting_id"]: to_kept(row).netting.plan for row in rows}
     return list(plans.values())
 
@@ -180,11 +184,11 @@ async def add_answer(
     agreed: bool,
     message: dict[str, Any],
     now: datetime,
-) -> None:
-    """Keep the first answer of a city; a later one changes nothing."""
-    await conn.execute(
+) -> bool:
+    """Keep the first answer of a city; a later one changes nothing, and is False."""
+    added = await conn.fetchval(
         "INSERT INTO netting_answer (city_id, netting_id, from_city, agreed, message, heard_at)"
-        " VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING",
+        " VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING RETURNING true",
         city_id,
         netting_id,
         from_city,
@@ -192,6 +196,7 @@ async def add_answer(
         message,
         now,
     )
+    return added is True
 
 
 async def list_answers(conn: Conn, city_id: str, netting_id: UUID) -> list[Answer]:

@@ -152,6 +152,11 @@ async def hear(
 async def overhear(conn: Conn, message: Message, now: datetime) -> None:
     if await ledger_store.has_book(conn, message.from_city):
         return
+    # A city may say what it likes, of cities that there are: not of as many as it can name.
+    if await keys_store.peer_chain(conn, message.to_city) is None and not (
+        await ledger_store.has_book(conn, message.to_city)
+    ):
+        return
     chain = await keys_store.peer_chain(conn, message.from_city)
     if chain is None or not any(
         map(message.is_from, chain.believed(now, message.envelope.sent_at))
