@@ -90,7 +90,13 @@ async def test_operators_see_doors_live_and_by_the_day_and_are_seen(
     (told,) = await readers(world, STEWARD)
     assert told["trouble"] == ["no_snapshot", "clock_off"]
     assert (told["backlog"], told["program"]) == (4, "copass-reader 1.0")
-    for wrong in ({"backlog": -1}, {"program": "\u202e"}, {"clock_offset_ms": 2**31}, {"more": 1}):
+    for wrong in (
+        {"backlog": -1},
+        {"program": "\u202e"},
+        {"clock_offset_ms": 2**31},
+        {"more": 1},
+        {"oldest_waiting_at": "9999-12-31T23:59:59Z"},
+    ):
         refused = await say(world, {**report, **wrong})
         assert problem(refused)[0] == 422, wrong
     assert (await say(world, report, secret="x" * 32)).status_code == 401

@@ -58,6 +58,15 @@ def test_who_taps_in_twice_is_one() -> None:
     assert (hour.entered, hour.peak) == (1, 1)
 
 
+def test_another_zone_is_still_inside_for_who_was_and_no_way_in_for_who_was_not() -> None:
+    into_zone = [
+        Movement(who, enters=False, at=START + timedelta(hours=1.5), stays=True)
+        for who in (ANNE, BEN)
+    ]
+    found = hours_of([moved(ANNE, 0.5), *into_zone], START, 2)
+    assert [(one.entered, one.left, one.peak) for one in found] == [(1, 0, 1), (0, 0, 1)]
+
+
 def test_who_leaves_without_having_come_leaves_nobody() -> None:
     (hour,) = hours_of([moved(ANNE, 0.1, enters=False)], START, 1)
     assert (hour.entered, hour.left, hour.peak) == (0, 0, 0)
@@ -153,11 +162,16 @@ async def test_what_nobody_foresaw_does_not_end_watching(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(live, "PAUSE_S", 0)
     monkeypatch.setattr(LiveTaps, "_read", read)
-    monkeypatch.setattr(live, "WATCHERS_MAX", 1)
+    monkeypatch.setattr(live, "WATCHERS_MAX", 2)
+    monkeypatch.setattr(live, "WATCHERS_OF_CITY_MAX", 1)
     taps = LiveTaps("redis://127.0.0.1")
     watcher = taps.begin("nantes", None)
     with pytest.raises(Problem):
         taps.begin("nantes", None)
+    other = taps.begin("brest", None)
+    with pytest.raises(Problem):
+        taps.begin("bourges", None)
+    await taps.end(other)
     while lives < 2:
         await asyncio.sleep(0)
     await taps.end(watcher)

@@ -21,11 +21,13 @@ Trouble = Literal["never_heard", "silent", "snapshot_old", "no_snapshot", "clock
 
 @dataclass(frozen=True, slots=True)
 class Movement:
-    """Somebody went through a door. `enters`: whether they were in the place afterwards."""
+    """Somebody went through a door. `enters`: into the place; `stays`: out into another zone of it,
+    which only who is inside can do."""
 
     member_id: UUID
     enters: bool
     at: datetime
+    stays: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +63,9 @@ def hours_of(movements: Iterable[Movement], start: datetime, hours: int) -> list
             forget(inside, one.at)
             was_inside = one.member_id in inside
             move(inside, one)
-            entered += one.enters and not was_inside
-            left += was_inside and not one.enters
+            is_inside = one.member_id in inside
+            entered += is_inside and not was_inside
+            left += was_inside and not is_inside
             peak = max(peak, len(inside))
             position += 1
         found.append(Hour(begin, entered, left, peak))
@@ -70,8 +73,8 @@ def hours_of(movements: Iterable[Movement], start: datetime, hours: int) -> list
 
 
 def move(inside: dict[UUID, datetime], one: Movement) -> None:
-    inside.pop(one.member_id, None)
-    if one.enters:
+    was_inside = inside.pop(one.member_id, None) is not None
+    if one.enters or (one.stays and was_inside):
         inside[one.member_id] = one.at
 
 

@@ -17,6 +17,8 @@ from common.logging import get_logger
 from common.problems import Problem
 
 WATCHERS_MAX = 200
+# One city's open pages leave room for those of others.
+WATCHERS_OF_CITY_MAX = 50
 WAITING_MAX = 500  # taps that a slow watcher may be behind; then the oldest are left out
 BLOCK_MS = 1000
 READ_MAX = 200
@@ -91,7 +93,8 @@ class LiveTaps:
 
     def begin(self, city_id: str, place_id: str | None) -> Watcher:
         """To be ended. Raises Problem 503 when too many watch already."""
-        if len(self._watchers) >= WATCHERS_MAX:
+        of_city = sum(one.city_id == city_id for one in self._watchers)
+        if len(self._watchers) >= WATCHERS_MAX or of_city >= WATCHERS_OF_CITY_MAX:
             raise Problem(
                 503,
                 "too_many_watchers",

@@ -2,7 +2,7 @@
 
 import asyncio
 from dataclasses import asdict
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -40,6 +40,12 @@ HISTORY = timedelta(days=30)
 CLOCK_OFFSET_MAX_MS = 2**31 - 1
 
 Limit = Annotated[int, Query(ge=1, le=PAGE_MAX)]
+# A reader without a battery may think that it is 1970; none is of the year 9999, of which there is
+# no tomorrow to show in another time zone.
+Instant = Annotated[
+    AwareDatetime,
+    Field(ge=datetime(1970, 1, 1, tzinfo=UTC), lt=datetime(2200, 1, 1, tzinfo=UTC)),
+]
 Code = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
 
 
@@ -177,12 +183,12 @@ class HealthBody(Body):
     that the history does not have yet; `problems`: codes of its own."""
 
     program: Annotated[str, Field(pattern=r"^[\x20-\x7e]{1,100}$")]
-    snapshot_issued_at: AwareDatetime | None = None
+    snapshot_issued_at: Instant | None = None
     clock_offset_ms: Annotated[
         int | None, Field(strict=True, ge=-CLOCK_OFFSET_MAX_MS, le=CLOCK_OFFSET_MAX_MS)
     ] = None
     backlog: Annotated[int, Field(strict=True, ge=0, le=2**31 - 1)] = 0
-    oldest_waiting_at: AwareDatetime | None = None
+    oldest_waiting_at: Instant | None = None
     problems: Annotated[list[Code], Field(max_length=20)] = Field(default_factory=list)
 
 

@@ -59,10 +59,11 @@ async def movements(
 ) -> list[Movement]:
     """Who went through the doors of a place and when, the first first, at most `limit`.
 
-    Into another zone of it, outward, is still in it: as in `people_inside`.
+    Into another zone of it, outward, is still in it for who was: as in `people_inside`.
     """
     rows = await conn.fetch(
-        "SELECT member_id, direction = 'in' OR zone IS NOT NULL AS enters, decided_at AS at"
+        "SELECT member_id, direction = 'in' AS enters, decided_at AS at,"
+        " direction = 'out' AND zone IS NOT NULL AS stays"
         " FROM tap WHERE place_id = $1 AND decided_at >= $2 AND decided_at < $3"
         " AND occurred_at >= $2::timestamptz - $5::interval"
         " AND mode = 'live' AND decision = 'grant' AND member_id IS NOT NULL"
