@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from access import projector
 from access.settings import Settings
 from common import db
 
@@ -12,6 +13,13 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "support"))
 
 import access_world
 from access_world import World
+
+
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the projector looks at every second, it looks at ten times as often."""
+    monkeypatch.setattr(projector, "CHECK_EVERY_S", 0.1)
+    monkeypatch.setattr(projector, "POLL_MS", 20)
 
 
 @pytest.fixture

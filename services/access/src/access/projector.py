@@ -157,7 +157,7 @@ class Projector:
             if batches:
                 self._quiet_since = loop.time()
                 await self.project(pipe, consumer, batches)
-            if loop.time() >= check_at or (batches and not self.is_caught_up):
+            if loop.time() >= check_at or not self.is_caught_up:
                 await self._renew(pipe, consumer)
                 check_at = loop.time() + CHECK_EVERY_S
             if self.is_caught_up and loop.time() >= remember_at:
