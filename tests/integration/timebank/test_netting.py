@@ -403,6 +403,34 @@ async def test_what_a_city_only_says_keeps_no_others_from_netting(federation: Fe
     assert [row["to_city"] for row in heard] == ["nantes"]
 
 
+async def test_one_that_is_stuck_keeps_no_other_waiting(
+    federation: Federation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await propose(federation, city_id="nantes")
+    await federation.deliver()
+    bank = federation.bank("nantes")
+    spoken: list[str] = []
+    compared_with: list[str] = []
+
+    async def speak(_conn: Any, _vault: Any, city_id: str, *_: Any) -> None:
+        spoken.append(city_id)
+        if len(spoken) == 1:
+            raise RuntimeError("the netting was refused")
+
+    async def compare_pair(_conn: Any, _vault: Any, city_id: str, peer: str, **_: Any) -> None:
+        compared_with.append(peer)
+        if len(compared_with) == 1:
+            raise LookupError(f"{city_id} has no key yet")
+
+    monkeypatch.setattr(netting, "speak_again", speak)
+    monkeypatch.setattr(reconciliation, "ask", compare_pair)
+    federation.clock.advance(days=8)
+    assert await netting.speak_where_due(bank.pool, federation.vault, federation.clock()) == 1
+    assert sorted(spoken) == ["brest", "nantes"]
+    await ask(federation)
+    assert len(compared_with) == 6  # of both time banks
+
+
 async def test_two_books_differ_by_what_is_in_flight_and_alarms_name_the_rest(
     federation: Federation,
 ) -> None:

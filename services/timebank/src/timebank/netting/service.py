@@ -470,13 +470,23 @@ async def speak_again(
 
 
 async def speak_where_due(pool: Pool, vault: Vault, now: datetime) -> int:
-    """One transaction per netting; how many."""
+    """One transaction per netting; how many were well. One that cannot be dealt with stays due, and
+    keeps no other waiting."""
+    done = 0
     async with pool.acquire() as conn:
-        due = await store.list_due(conn, now, DUE_AT_ONCE)
-        for city_id, netting_id in due:
-            async with conn.transaction():
-                await speak_again(conn, vault, city_id, netting_id, now)
-    return len(due)
+        for city_id, netting_id in await store.list_due(conn, now, DUE_AT_ONCE):
+            try:
+                async with conn.transaction():
+                    await speak_again(conn, vault, city_id, netting_id, now)
+                done += 1
+            except (LookupError, RuntimeError, ValueError) as error:
+                log.error(
+                    "netting_stuck",
+                    city=city_id,
+                    netting_id=str(netting_id),
+                    error=f"{type(error).__name__}: {error}",
+                )
+    return done
 
 
 async def propose_by_itself(

@@ -377,13 +377,23 @@ async def publish(conn: Conn, raised: Raised, now: datetime) -> None:
 async def ask_where_due(
     pool: Pool, vault: Vault, clock: Clock, *, every: timedelta, overdue: timedelta
 ) -> int:
-    """One transaction per pair; how many."""
+    """One transaction per pair; how many were well. One that cannot be compared stays due, and
+    keeps no other waiting."""
+    done = 0
     async with pool.acquire() as conn:
-        due = await store.list_due(conn, clock(), PAIRS_AT_ONCE)
-        for city_id, peer in due:
-            async with conn.transaction():
-                await ask(conn, vault, city_id, peer, every=every, overdue=overdue, now=clock())
-    return len(due)
+        for city_id, peer in await store.list_due(conn, clock(), PAIRS_AT_ONCE):
+            try:
+                async with conn.transaction():
+                    await ask(conn, vault, city_id, peer, every=every, overdue=overdue, now=clock())
+                done += 1
+            except (LookupError, RuntimeError, ValueError) as error:
+                log.error(
+                    "pair_stuck",
+                    city=city_id,
+                    peer=peer,
+                    error=f"{type(error).__name__}: {error}",
+                )
+    return done
 
 
 async def keep_reconciling(
