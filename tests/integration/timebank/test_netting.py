@@ -231,7 +231,7 @@ async def test_a_circle_is_proposed_agreed_by_all_and_posted_once(federation: Fe
 
 
 async def test_what_is_lost_is_said_again_and_what_is_forged_changes_nothing(
-    federation: Federation,
+    federation: Federation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     netting_id = (await propose(federation, city_id="nantes"))["netting_id"]
     await federation.collect()
@@ -283,6 +283,12 @@ async def test_what_is_lost_is_said_again_and_what_is_forged_changes_nothing(
         assert (pair["state"], pair["unexplained_minutes"]) == ("in_flight", 0)
         assert pair["in_flight_minutes"] == pair["difference_minutes"] != 0
         assert [(each["id"], each["posted_by"]) for each in pair["open"]] == [(netting_id, city)]
+    # Of more than is judged at once, what is newer is no difference.
+    with monkeypatch.context() as fewer:
+        fewer.setattr(reconciliation, "JUDGED_MAX", 0)
+        pair = (await compared(federation, "nantes"))["bourges"]
+    assert (pair["state"], pair["unexplained_minutes"], pair["open"]) == ("in_flight", 0, [])
+    assert pair["in_flight_minutes"] == pair["difference_minutes"] != 0
     # Nantes is never heard of again: Bourges asks the others, and Brest has the decision.
     for _ in range(5):
         federation.clock.advance(minutes=2)

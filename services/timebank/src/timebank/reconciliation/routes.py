@@ -116,18 +116,19 @@ def view_open(pair: Pair, one: Open, verdict: Verdict) -> OpenView:
 
 
 def view_pair(
-    pair: Pair, verdicts: list[tuple[Open, Verdict]], alarms: list[AlarmView]
+    pair: Pair, verdicts: list[tuple[Open, Verdict]], flying: int, alarms: list[AlarmView]
 ) -> PairView:
+    """`flying`: how many minutes are in flight."""
     said = PairSaidBody.model_validate(pair.said["body"]) if pair.said else None
     theirs = difference = in_flight = unexplained = None
     state: Literal["agrees", "in_flight", "differs", "unheard"] = "unheard"
     if said is not None and pair.complete:
         theirs = said.position_minutes
         difference = pair.story.our_minutes + theirs
-        in_flight = sum(each.minutes for each, verdict in verdicts if verdict in service.FLYING)
+        in_flight = flying
         unexplained = difference - in_flight
         wrong = unexplained or any(verdict not in service.FLYING for _, verdict in verdicts)
-        state = "differs" if wrong else "in_flight" if verdicts else "agrees"
+        state = "differs" if wrong else "in_flight" if verdicts or flying else "agrees"
     if pair.went_back:
         state = "differs"
     return PairView(
@@ -175,7 +176,8 @@ async def get_reconciliation(
                 for each in raised
                 if (each.city_id, each.peer_city_id) == (pair.city_id, pair.peer_city_id)
             ]
-            items.append(view_pair(pair, verdicts, alarms))
+            flying = await service.in_flight_of(conn, pair, verdicts)
+            items.append(view_pair(pair, verdicts, flying, alarms))
     return ReconciliationView(items=items)
 
 

@@ -295,7 +295,7 @@ async def judge(conn: Conn, pair: Pair, *, overdue: timedelta, now: datetime) ->
         off = position - pair.story.their_minutes
         if off:
             wanted.append(Alarm("position_differs", (), 0, off))
-        in_flight = sum(one.minutes for one, verdict in verdicts if verdict in FLYING)
+        in_flight = await in_flight_of(conn, pair, verdicts)
         unexplained = pair.story.difference_minutes + off - in_flight
         IN_FLIGHT.labels(pair.city_id, pair.peer_city_id).set(in_flight)
         UNEXPLAINED.labels(pair.city_id, pair.peer_city_id).set(unexplained)
@@ -308,6 +308,14 @@ async def judge(conn: Conn, pair: Pair, *, overdue: timedelta, now: datetime) ->
 
 
 FLYING: frozenset[Verdict] = frozenset({"in_flight", "late"})
+
+
+async def in_flight_of(conn: Conn, pair: Pair, verdicts: Sequence[tuple[Open, Verdict]]) -> int:
+    """Minutes in flight: what is judged so, and what is too new to be among the oldest."""
+    wrong = sum(one.minutes for one, verdict in verdicts if verdict not in FLYING)
+    judged = sum(one.minutes for one, _ in verdicts)
+    is_all = len(verdicts) < JUDGED_MAX
+    return (judged if is_all else await store.sum_open(conn, pair)) - wrong
 
 
 async def keep_alarms(conn: Conn, pair: Pair, wanted: Sequence[Alarm], now: datetime) -> None:
