@@ -230,46 +230,52 @@ def expected(city: str | None, roles: tuple[str, ...], *, hidden: bool) -> int:
     return 404 if hidden else 403
 
 
-@pytest.mark.parametrize(("city", "roles"), ROLES)
-async def test_who_may_write(register: Register, city: str | None, roles: tuple[str, ...]) -> None:
-    place = await register.operator.made("places", NANTES)
-    door = await register.operator.made(f"places/{place['place_id']}/doors", {"name": "Rue"})
-    closure = await register.operator.made(
-        f"places/{place['place_id']}/closures",
-        {"from": "2026-12-24", "to": "2026-12-26", "reason": "Fêtes"},
-    )
-    caller = register.caller(city, *roles)
-    before = await register.events()
-    reader = str(new_id())
-    commands: list[tuple[str, str, Any]] = [
-        ("PATCH", "places/{place}", {"name": "Autre"}),
-        (
-            "POST",
-            "places/{place}/closures",
-            {"from": "2026-12-30", "to": "2026-12-30", "reason": ""},
-        ),
-        ("POST", "places/{place}/doors", {"name": "Cour"}),
-        ("POST", "doors/{door}/readers", {"reader_id": reader}),
-        ("DELETE", f"doors/{{door}}/readers/{reader}", None),
-        ("DELETE", "closures/{closure}", None),
-    ]
-    for method, path, body in commands:
-        mine = path.format(
-            place=place["place_id"], door=door["door_id"], closure=closure["closure_id"]
-        )
-        absent = path.format(place=uuid4(), door=uuid4(), closure=uuid4())
-        answer = await caller.send(method, mine, body)
-        status = expected(city, roles, hidden=True)
-        assert answer.status_code in ({200, 201} if status == 200 else {status}), (method, path)
-        missing = await caller.send(method, absent, body)
-        assert missing.status_code == 404
-        if status == 404:
-            assert answer.json() == missing.json()
-    status = expected(city, roles, hidden=False)
-    made = await caller.post("places", {**NANTES, "name": "Nouveau"})
-    assert made.status_code == (201 if status == 200 else status)
-    if status != 200:
-        assert await register.events() == before
+async def test_who_may_write(register: Register, subtests: pytest.Subtests) -> None:
+    for city, roles in ROLES:
+        with subtests.test(f"{city} {roles}"):
+            place = await register.operator.made("places", NANTES)
+            door = await register.operator.made(
+                f"places/{place['place_id']}/doors", {"name": "Rue"}
+            )
+            closure = await register.operator.made(
+                f"places/{place['place_id']}/closures",
+                {"from": "2026-12-24", "to": "2026-12-26", "reason": "Fêtes"},
+            )
+            caller = register.caller(city, *roles)
+            before = await register.events()
+            reader = str(new_id())
+            commands: list[tuple[str, str, Any]] = [
+                ("PATCH", "places/{place}", {"name": "Autre"}),
+                (
+                    "POST",
+                    "places/{place}/closures",
+                    {"from": "2026-12-30", "to": "2026-12-30", "reason": ""},
+                ),
+                ("POST", "places/{place}/doors", {"name": "Cour"}),
+                ("POST", "doors/{door}/readers", {"reader_id": reader}),
+                ("DELETE", f"doors/{{door}}/readers/{reader}", None),
+                ("DELETE", "closures/{closure}", None),
+            ]
+            for method, path, body in commands:
+                mine = path.format(
+                    place=place["place_id"], door=door["door_id"], closure=closure["closure_id"]
+                )
+                absent = path.format(place=uuid4(), door=uuid4(), closure=uuid4())
+                answer = await caller.send(method, mine, body)
+                status = expected(city, roles, hidden=True)
+                assert answer.status_code in ({200, 201} if status == 200 else {status}), (
+                    method,
+                    path,
+                )
+                missing = await caller.send(method, absent, body)
+                assert missing.status_code == 404
+                if status == 404:
+                    assert answer.json() == missing.json()
+            status = expected(city, roles, hidden=False)
+            made = await caller.post("places", {**NANTES, "name": "Nouveau"})
+            assert made.status_code == (201 if status == 200 else status)
+            if status != 200:
+                assert await register.events() == before
 
 
 @pytest.mark.parametrize(("city", "roles"), ROLES)

@@ -69,21 +69,22 @@ async def test_others_open_nothing(
     assert answer.status_code == status
 
 
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {"kind": "commons"},
-        {"floor_minutes": 1},
-        {"floor_minutes": None},
-        {"floor_minutes": "-5"},
-        {"ceiling_minutes": -1},
-        {"ceiling_minutes": 2**53},
-        {"balance_minutes": 5},
-        {"city_id": "Nan tes"},
-    ],
-)
-async def test_what_is_no_account_is_refused(bank: Any, wrong: dict[str, Any]) -> None:
-    assert (await open_organisation(bank, **wrong)).status_code == 422
+NO_ACCOUNTS = [
+    {"kind": "commons"},
+    {"floor_minutes": 1},
+    {"floor_minutes": None},
+    {"floor_minutes": "-5"},
+    {"ceiling_minutes": -1},
+    {"ceiling_minutes": 2**53},
+    {"balance_minutes": 5},
+    {"city_id": "Nan tes"},
+]
+
+
+async def test_what_is_no_account_is_refused(bank: Any, subtests: pytest.Subtests) -> None:
+    for wrong in NO_ACCOUNTS:
+        with subtests.test(str(wrong)):
+            assert (await open_organisation(bank, **wrong)).status_code == 422
 
 
 async def test_nothing_rises_above_a_ceiling(bank: Any) -> None:

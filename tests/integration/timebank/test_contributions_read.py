@@ -256,24 +256,23 @@ async def test_an_exchange_is_logged_and_confirmed_at_once(world: World) -> None
     assert [v["minutes"] for v in whole["versions"]] == [45]
 
 
-@pytest.mark.parametrize(
-    ("wrong", "code"),
-    [
-        ({"minutes": 0}, "invalid_minutes"),
-        ({"minutes": 1441}, "invalid_minutes"),
-        ({"performed_on": TODAY + timedelta(days=1)}, "invalid_day"),
-        ({"giver_id": UUID(int=1)}, "unknown_member"),
-        ({"receiver_id": UUID(int=1)}, "unknown_beneficiary"),
-        ({"minutes": 601}, "insufficient_time"),
-    ],
-)
-async def test_what_no_exchange_can_be_is_refused(
-    world: World, wrong: dict[str, Any], code: str
-) -> None:
-    refused = await record(world, **wrong)
-    assert isinstance(refused, Rejected)
-    assert (refused.code, refused.field) == (code, None)
-    assert await world.bank.pool.fetchval("SELECT count(*) FROM contribution") == 0
+NO_EXCHANGES = [
+    ({"minutes": 0}, "invalid_minutes"),
+    ({"minutes": 1441}, "invalid_minutes"),
+    ({"performed_on": TODAY + timedelta(days=1)}, "invalid_day"),
+    ({"giver_id": UUID(int=1)}, "unknown_member"),
+    ({"receiver_id": UUID(int=1)}, "unknown_beneficiary"),
+    ({"minutes": 601}, "insufficient_time"),
+]
+
+
+async def test_what_no_exchange_can_be_is_refused(world: World, subtests: pytest.Subtests) -> None:
+    for wrong, code in NO_EXCHANGES:
+        with subtests.test(str(wrong)):
+            refused = await record(world, **wrong)
+            assert isinstance(refused, Rejected)
+            assert (refused.code, refused.field) == (code, None)
+            assert await world.bank.pool.fetchval("SELECT count(*) FROM contribution") == 0
 
 
 async def test_an_exchange_is_recorded_once(world: World) -> None:

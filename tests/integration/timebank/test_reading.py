@@ -62,30 +62,35 @@ MATRIX = {
 }
 
 
-@pytest.mark.parametrize("name", MATRIX)
-async def test_each_caller_sees_what_is_theirs_to_see(bank: Any, name: str) -> None:
+async def test_each_caller_sees_what_is_theirs_to_see(bank: Any, subtests: pytest.Subtests) -> None:
     posted = await bank.caller("anna").pay(bank.accounts["anna"], bank.accounts["bruno"], 9)
-    caller = bank.caller(*CALLERS[name])
-    paths = (
-        f"accounts/{bank.accounts['anna']}",
-        f"transfers/{posted.json()['transfer_id']}",
-        f"standings/{bank.members['anna']}",
-        f"accounts/{bank.accounts['nantes commons']}",
-        "books/nantes",
-    )
-    answers = [await caller.get(path) for path in paths]
-    assert tuple(answer.status_code for answer in answers) == MATRIX[name]
-    statement = await caller.get(f"accounts/{bank.accounts['anna']}/postings")
-    assert statement.status_code == MATRIX[name][0]
-    # Hidden is the same as absent, to the letter.
-    absent = [
-        await caller.get(path)
-        for path in (f"accounts/{new_id()}", f"transfers/{new_id()}", f"standings/{new_id()}")
-    ]
-    for answer, nothing in zip(answers, absent, strict=False):
-        assert nothing.status_code == 404
-        if answer.status_code == 404:
-            assert answer.json() == nothing.json()
+    for name in MATRIX:
+        with subtests.test(name):
+            caller = bank.caller(*CALLERS[name])
+            paths = (
+                f"accounts/{bank.accounts['anna']}",
+                f"transfers/{posted.json()['transfer_id']}",
+                f"standings/{bank.members['anna']}",
+                f"accounts/{bank.accounts['nantes commons']}",
+                "books/nantes",
+            )
+            answers = [await caller.get(path) for path in paths]
+            assert tuple(answer.status_code for answer in answers) == MATRIX[name]
+            statement = await caller.get(f"accounts/{bank.accounts['anna']}/postings")
+            assert statement.status_code == MATRIX[name][0]
+            # Hidden is the same as absent, to the letter.
+            absent = [
+                await caller.get(path)
+                for path in (
+                    f"accounts/{new_id()}",
+                    f"transfers/{new_id()}",
+                    f"standings/{new_id()}",
+                )
+            ]
+            for answer, nothing in zip(answers, absent, strict=False):
+                assert nothing.status_code == 404
+                if answer.status_code == 404:
+                    assert answer.json() == nothing.json()
 
 
 async def test_memos_are_for_those_concerned(bank: Any) -> None:

@@ -163,26 +163,25 @@ async def test_statements_are_for_those_who_may_read_the_account(bank: Any, what
     assert b"private" not in auditor.content
 
 
-@pytest.mark.parametrize(
-    ("what", "query"),
-    [
-        ("balance", {"at": (utc_now() + timedelta(days=1)).isoformat()}),
-        ("balance", {"at": "2026-01-01T00:00:00"}),
-        ("balance", {"at": "0001-01-01T00:00:00Z"}),
-        ("balance", {"at": "tomorrow"}),
-        ("statement.csv", {"from": "2026-02-01T00:00:00Z", "until": "2026-02-01T00:00:00Z"}),
-        ("statement.csv", {"from": "9999-12-31T23:59:59Z"}),
-        ("statement.pdf", {"until": "9999-12-31T23:59:59Z"}),
-        ("postings", {"until": "9999-12-31T23:59:59Z"}),
-        ("postings", {"from": "9999-12-31T23:59:59Z"}),
-        ("postings", {"from": "2026-02-01T00:00:00Z", "until": "2026-01-01T00:00:00Z"}),
-    ],
-)
-async def test_an_instant_that_cannot_be_is_refused(
-    bank: Any, what: str, query: dict[str, str]
-) -> None:
-    answer = await bank.caller("anna").get(path(bank, what), **query)
-    assert answer.status_code == 422
+NO_INSTANTS = [
+    ("balance", {"at": (utc_now() + timedelta(days=1)).isoformat()}),
+    ("balance", {"at": "2026-01-01T00:00:00"}),
+    ("balance", {"at": "0001-01-01T00:00:00Z"}),
+    ("balance", {"at": "tomorrow"}),
+    ("statement.csv", {"from": "2026-02-01T00:00:00Z", "until": "2026-02-01T00:00:00Z"}),
+    ("statement.csv", {"from": "9999-12-31T23:59:59Z"}),
+    ("statement.pdf", {"until": "9999-12-31T23:59:59Z"}),
+    ("postings", {"until": "9999-12-31T23:59:59Z"}),
+    ("postings", {"from": "9999-12-31T23:59:59Z"}),
+    ("postings", {"from": "2026-02-01T00:00:00Z", "until": "2026-01-01T00:00:00Z"}),
+]
+
+
+async def test_an_instant_that_cannot_be_is_refused(bank: Any, subtests: pytest.Subtests) -> None:
+    for what, query in NO_INSTANTS:
+        with subtests.test(f"{what} {query}"):
+            answer = await bank.caller("anna").get(path(bank, what), **query)
+            assert answer.status_code == 422
 
 
 async def test_a_statement_too_long_is_refused(bank: Any, monkeypatch: pytest.MonkeyPatch) -> None:
