@@ -1,5 +1,6 @@
 """Evidence of two real time banks, checked by copass-verify alone."""
 
+import asyncio
 import json
 import zipfile
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -11,7 +12,7 @@ from clearing_world import Federation, two_time_banks
 
 from common.ids import new_id
 from copass_verify.__main__ import main
-from timebank.log import bundle, service
+from timebank.log import bundle, routes, service
 
 
 @pytest.fixture
@@ -163,6 +164,39 @@ async def test_an_excerpt_shows_a_pair_or_a_period_and_proves_each_entry(
     member = federation.caller("anna", "nantes")
     assert (await member.get("log/bundle", city="nantes")).status_code == 403
     assert (await fetch("nantes", city="nowhere"))[1] == 404
+
+    # Who asks, and then takes nothing of it, keeps no others from theirs.
+    app = federation.bank("nantes").app
+    with pytest.MonkeyPatch.context() as sooner:
+        sooner.setattr(routes, "BUNDLE_S", 0.3)
+        stuck = [ask_and_take_nothing(app, steward.token) for _ in range(bundle.BUNDLES_MAX)]
+        await asyncio.gather(*stuck)
+    assert (await steward.get("log/bundle", city="nantes")).status_code == 200
+
+
+async def ask_and_take_nothing(app: Any, token: str) -> None:
+    async def stay() -> dict[str, Any]:
+        return await asyncio.Future()
+
+    async def take_nothing(message: dict[str, Any]) -> None:
+        assert message["status"] == 200
+        await asyncio.Event().wait()
+
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        "http_version": "1.1",
+        "method": "GET",
+        "scheme": "http",
+        "path": "/v1/log/bundle",
+        "raw_path": b"/v1/log/bundle",
+        "query_string": b"city=nantes",
+        "root_path": "",
+        "headers": [(b"authorization", f"Bearer {token}".encode())],
+        "client": ("127.0.0.1", 1),
+        "server": ("timebank", 80),
+    }
+    await app(scope, stay, take_nothing)
 
 
 PAIRS = (("nantes", "bourges"), ("bourges", "nantes"))

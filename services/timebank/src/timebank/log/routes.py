@@ -4,7 +4,6 @@ for the book. Nothing here changes a thing, and what is asked of a given size ne
 import asyncio
 import base64
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
-from contextlib import aclosing
 from datetime import datetime
 from hashlib import sha256
 from typing import Annotated, Any
@@ -18,6 +17,7 @@ from common.auth import CurrentPrincipal, current_principal
 from common.db import Conn
 from common.fields import Slug
 from common.problems import forbidden, invalid, not_found, unavailable
+from common.streaming import HoldingResponse
 from common.web import StrictRoute
 from copass_verify.merkle import HASH_BYTES, SIZE_MAX
 from timebank import store as ledger_store
@@ -148,14 +148,15 @@ async def evidence(
         raise not_found("checkpoint") from error
 
     async def all_pieces() -> AsyncIterator[bytes]:
-        async with aclosing(pieces):
-            yield first
-            async for piece in pieces:
-                yield piece
+        yield first
+        async for piece in pieces:
+            yield piece
 
     name = "-".join(city) if city and len(city) < 3 else "federation"
-    return StreamingResponse(
+    return HoldingResponse(
         all_pieces(),
+        let_go=pieces.aclose,
+        seconds_max=BUNDLE_S,
         media_type="application/zip",
         headers={
             "Content-Disposition": f'attachment; filename="{name}.zip"',
