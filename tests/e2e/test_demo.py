@@ -67,7 +67,7 @@ def test_a_seed_that_lost_its_notes_finds_everything_there(network: SeededNetwor
 
 def test_a_simulated_day_is_in_the_history(network: SeededNetwork, tmp_path: Path) -> None:
     report = tmp_path / "report.json"
-    options = ("--minutes", "0.2", "--taps-per-second", "15", "--members", "60", "--verify")
+    options = ("--minutes", "0.1", "--taps-per-second", "25", "--members", "60", "--verify")
     played = network.copass.run("simulate", *options, "--report", str(report), timeout_s=300)
     assert played.returncode == 0, played.stdout + played.stderr
     found = json.loads(report.read_text(encoding="utf-8"))
