@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import aiokafka.admin.client
@@ -206,8 +207,8 @@ async def require_topics(client: AIOKafkaProducer | AIOKafkaConsumer, names: Ite
         raise TopicsGone(f"the broker has no topic {', '.join(sorted(gone))}")
 
 
-async def ensure_topics(settings: ServiceSettings, topics: Sequence[Topic]) -> None:
-    """Create the topics that are missing.
+async def ensure_topics(settings: ServiceSettings, topics: Sequence[Topic]) -> bool:
+    """Create the topics that are missing. Whether any was.
 
     Raises KafkaError or TimeoutError when the broker does not answer.
     """
@@ -231,10 +232,9 @@ async def ensure_topics(settings: ServiceSettings, topics: Sequence[Topic]) -> N
                 if settings.prefixed(topic.name) not in existing
             ]
             if missing:
-                try:
+                with suppress(TopicAlreadyExistsError):
                     await admin.create_topics(missing)
-                except TopicAlreadyExistsError:
-                    return
+            return bool(missing)
         finally:
             await admin.close()
 

@@ -50,6 +50,7 @@ BATCH = 500
 PAYLOAD_BYTES_MAX = 900_000
 ELECTION_POLL_S = 1.0
 POLL_S = 1.0
+SHARED_TOPICS_REST_S = 2.0
 LOG_CHECK_S = 1.0
 HOUSEKEEPING_S = 60.0
 HOUSEKEEPING_ROWS = 5_000
@@ -153,7 +154,11 @@ class Relay:
         connection = await db.connect(dsn, name=f"{self.settings.service}-relay")
         try:
             await self._be_elected(connection)
-            await kafka.ensure_topics(self.settings, self.topics)
+            made = await kafka.ensure_topics(self.settings, self.topics)
+            if made and self.name != self.settings.service:
+                # Another makes the same topics. Two that find a broker empty at the same moment may
+                # make one twice, and Tansu then forgets what it was sent before the second time.
+                await asyncio.sleep(SHARED_TOPICS_REST_S)
             await self._check_partitions(connection)
             producer = kafka.make_producer(self.settings)
             probe = kafka.make_consumer(self.settings)
