@@ -1,10 +1,13 @@
 """The pages of operators: a place by the hour and as it happens, and how readers are."""
 
+from collections import Counter
 from typing import Any
 
 import httpx
 import pytest
 from fake_doors import DOOR, LIVE
+
+from portal.doors import routes
 
 FakeNetwork = Any
 Submit = Any
@@ -47,6 +50,15 @@ async def test_a_place_is_shown_by_the_hour_and_as_it_happens(
     live = await operator.get(f"/inside/{place_id}/live")
     assert live.content == LIVE
     assert live.headers["content-type"].startswith("text/event-stream")
+    # One person's open pages leave room for those of others; what ended takes none.
+    assert not routes.watching
+    with pytest.MonkeyPatch.context() as many:
+        many.setattr(
+            routes, "watching", Counter({network.me["member_id"]: routes.WATCHERS_OF_ONE_MAX})
+        )
+        assert (await operator.get(f"/inside/{place_id}/live")).status_code == 503
+        routes.watching.subtract([network.me["member_id"]])
+        assert (await operator.get(f"/inside/{place_id}/live")).status_code == 200
 
 
 async def test_readers_that_need_a_look_come_first(

@@ -22,7 +22,8 @@ DAYS_COUNTED = 7
 HOURS = 24
 # Each holds a connection to access for as long as the page is open.
 WATCHERS_MAX = 30
-watching = asyncio.Semaphore(WATCHERS_MAX)
+WATCHERS_OF_ONE_MAX = 6
+watching: Counter[str] = Counter()  # by who
 # Longer than access tells: only who takes nothing more, without going away, is cut here.
 WATCH_S = 660.0
 
@@ -114,19 +115,20 @@ async def show_inside(visit: Visit, place_id: UUID, *, with_names: bool) -> Resp
 async def live(visit: CurrentVisit, place_id: UUID) -> Response:
     """Taps as they happen, passed on from access: server-sent events for the page's script."""
     member = operator(visit)
-    if watching.locked():
+    who = member.member_id
+    if watching.total() >= WATCHERS_MAX or watching[who] >= WATCHERS_OF_ONE_MAX:
         raise Unavailable("access")
-    await watching.acquire()
+    watching[who] += 1
     try:
         answer = await visit.network.stream(
             "access", "/v1/live", token=member.access_token, params={"place_id": str(place_id)}
         )
     except BaseException:
-        watching.release()
+        leave(who)
         raise
 
     async def let_go() -> None:
-        watching.release()
+        leave(who)
         await answer.aclose()
 
     return HoldingResponse(
@@ -136,3 +138,9 @@ async def live(visit: CurrentVisit, place_id: UUID) -> Response:
         media_type="text/event-stream",
         headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
     )
+
+
+def leave(who: str) -> None:
+    watching[who] -= 1
+    if not watching[who]:
+        del watching[who]
