@@ -1,7 +1,13 @@
-"""The first door opens: what a newcomer sees."""
+"""The first door opens: what a newcomer sees; and a resident's day. On one network: starting one
+takes longer than anything here."""
 
+import asyncio
 import json
+import sys
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import httpx
@@ -10,7 +16,13 @@ from jsonschema import Draft202012Validator
 from seeded_network import SeededNetwork
 
 from copass.demo import STEPS
+from copass.demo_api import ApiError, open_api
 from copass.demo_check import converged
+from copass.demo_state import ADMIN, service_urls
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from residents_day import Day, first_of, the_events_alone_give_the_same_books, today
 
 EVENTS = Path(__file__).parents[2] / "contracts" / "events"
 
@@ -63,6 +75,131 @@ def test_a_seed_that_lost_its_notes_finds_everything_there(network: SeededNetwor
     again = network.copass.run("seed", timeout_s=600)
     assert again.returncode == 0, again.stdout + again.stderr
     assert json.loads((network.home / "demo.json").read_text(encoding="utf-8")) == before
+
+
+@pytest.fixture(scope="module")
+def made() -> dict[str, Any]:
+    """What the first test made, for those after it."""
+    return {}
+
+
+@pytest.fixture
+async def day(network: SeededNetwork, made: dict[str, Any]) -> AsyncIterator[Day]:
+    async with open_api(service_urls(Path(network.home))) as api:
+        day = Day(api, **made)
+        if not made:
+            day.house_id, day.home = await day.build("bourges", "private")
+            _, day.away = await day.build("nantes", "public")
+            await day.join("stella", "steward")
+            await day.join("anouk", "animator", at_home=True)
+            made |= {name: getattr(day, name) for name in ("logins", "ids", "uids")}
+            made |= {name: getattr(day, name) for name in ("house_id", "home", "away")}
+        yield day
+
+
+async def test_two_hours_of_work_open_a_door_in_another_city(
+    day: Day, network: SeededNetwork
+) -> None:
+    assert day.home
+    assert day.away
+    home, away = day.home, day.away
+    await day.join("louise", "resident", at_home=True)
+    # She has just come: nobody owes before having promised anything.
+    await day.until("louise", away, "grant", "network_member")
+    await day.until("louise", home, "grant", "resident")
+    await day.until_standing("louise", "good")
+
+    # Her steward writes down what she promised two months ago.
+    pledge = await day.say(
+        "stella",
+        "pledges",
+        {
+            "member_id": str(day.ids["louise"]),
+            "minutes_per_month": 60,
+            "skills": ["cuisine"],
+            "starts_on": first_of(2).isoformat(),
+        },
+    )
+    await day.until_standing("louise", "lapsed")
+    await day.until("louise", away, "deny", "standing_lapsed")
+    assert (await day.tap("louise", home)).reason == "resident"
+
+    # Two hours in the kitchen of the house, logged, and confirmed by somebody else.
+    logged = await day.say(
+        "louise",
+        "contributions",
+        {
+            "beneficiary": {"kind": "commons"},
+            "minutes": 120,
+            "performed_on": today().isoformat(),
+            "activity": "cooking",
+        },
+    )
+    path = f"contributions/{logged['contribution_id']}"
+    version = {"version": logged["version"]}
+    with pytest.raises(ApiError) as refused:
+        await day.say("louise", f"{path}/confirm", version)
+    assert refused.value.code == "self_confirmation"
+    assert (await day.tap("louise", away)).reason == "standing_lapsed"
+    done = await day.say("anouk", f"{path}/confirm", version)
+    assert (done["status"], done["confirmed_minutes"]) == ("confirmed", 120)
+
+    months = (await day.ask("louise", f"pledges/{pledge['pledge_id']}"))["periods"]
+    assert [month["state"] for month in months] == ["met", "met", "open"]
+    assert await day.balance("louise") == 0  # both hours are what she had promised
+    await day.until_standing("louise", "good")
+    await day.until("louise", away, "grant", "network_member")
+    history = (await day.ask("louise", f"standings/{day.ids['louise']}/history"))["items"]
+    assert [line["standing"] for line in history] == ["good", "lapsed", "good"]
+
+    # It was a mistake: the steward takes it back, and with it what it had met.
+    await day.say("stella", f"{path}/reverse")
+    await day.until_standing("louise", "lapsed")
+    await day.until("louise", away, "deny", "standing_lapsed")
+    assert (await day.tap("louise", home)).reason == "resident"
+    assert await day.balance("louise") == 0
+
+    # The fund of the city helps with the same two hours, and nobody at the door knows.
+    await day.say("anouk", "solidarity/gifts", {"minutes": 120, "anonymous": True})
+    wanted = {"minutes": 120, "for": "pledge", "reason": "ill"}
+    asked = await day.say("louise", "solidarity/requests", wanted)
+    request = f"solidarity/requests/{asked['request_id']}"
+    await day.say("stella", f"{request}/grant", {})
+    await day.until_standing("louise", "good")
+    await day.until("louise", away, "grant", "network_member")
+    with pytest.raises(ApiError) as hidden:
+        await day.ask("anouk", request)
+    assert hidden.value.status == 404
+
+    # Minutes set aside stay so, and are told.
+    own = await day.ask("anouk", "accounts", owner_id=day.ids["anouk"])
+    commons = await day.ask("anouk", "accounts", city_id="bourges", kind="commons")
+    held = {
+        "from_account": own["items"][0]["account_id"],
+        "to_account": commons["items"][0]["account_id"],
+        "minutes": 15,
+        "expires_at": (datetime.now(UTC) + timedelta(days=1)).isoformat(),
+    }
+    await day.say("anouk", "holds", held)
+
+    book = await day.api.get("timebank", "/v1/books/bourges", ADMIN)
+    assert book["sum_minutes"] == 0
+    verified = await asyncio.to_thread(
+        network.copass.run, "run", "timebank", "verify-books", timeout_s=120
+    )
+    assert verified.returncode == 0, verified.stdout + verified.stderr
+    assert await converged(network.stores, within_s=60) == []
+    await the_events_alone_give_the_same_books(network)
+
+
+async def test_whatever_a_city_decides_about_a_resident_they_come_home(day: Day) -> None:
+    assert day.home
+    assert day.away
+    await day.join("marius", "resident", at_home=True)
+    await day.until("marius", day.away, "grant", "network_member")
+    await day.make("identity", f"members/{day.ids['marius']}/suspend", {})
+    await day.until("marius", day.away, "deny", "member_suspended")
+    assert (await day.tap("marius", day.home)).reason == "resident"
 
 
 def test_a_simulated_day_is_in_the_history(network: SeededNetwork, tmp_path: Path) -> None:

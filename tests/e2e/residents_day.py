@@ -8,37 +8,24 @@ pledge is met, and a door in another city opens. When that work is taken back, a
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
-from pathlib import Path
+from datetime import date, datetime
 from typing import Any
 from uuid import UUID, uuid4
 from zoneinfo import ZoneInfo
 
 import asyncpg
-import pytest
 from ledger_laws import AccountLine, Follower, HoldLine
-from seeded_network import SeededNetwork, seeded_network
+from seeded_network import SeededNetwork
 
-from copass.demo_api import Api, ApiError, Login, TapAnswer, new_tap, open_api
-from copass.demo_check import converged
+from copass.demo_api import Api, ApiError, Login, TapAnswer, new_tap
 from copass.demo_data import PASSWORD
-from copass.demo_state import ADMIN, service_urls
-
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
+from copass.demo_state import ADMIN
 
 WITHIN_S = 60.0
 CITIES = {"bourges": "Bourges", "nantes": "Nantes"}
 # What heals by itself: news of a city, a member or a reader that is still on its way.
 UNDER_WAY = frozenset({"unknown_city", "unknown_reader", "not_found", "unauthenticated"})
-
-
-@pytest.fixture(scope="module")
-def network() -> Iterator[SeededNetwork]:
-    """One with nothing in it: what the day needs is made here."""
-    with seeded_network(seed=False) as running:
-        yield running
 
 
 @dataclass(frozen=True)
@@ -49,7 +36,7 @@ class Door:
 
 @dataclass
 class Day:
-    """Two cities, a house with a door of its own, a place that never closes, and their people."""
+    """In two cities: a house with a door of its own, a place that never closes, and people."""
 
     api: Api
     logins: dict[str, Login] = field(default_factory=dict)
@@ -167,29 +154,6 @@ class Day:
         return int(found["items"][0]["balance_minutes"])
 
 
-@pytest.fixture(scope="module")
-def made() -> dict[str, Any]:
-    """What the first test made, for those after it."""
-    return {}
-
-
-@pytest.fixture
-async def day(network: SeededNetwork, made: dict[str, Any]) -> AsyncIterator[Day]:
-    async with open_api(service_urls(Path(network.home))) as api:
-        day = Day(api, **made)
-        if not made:
-            for city_id, name in CITIES.items():
-                body = {"city_id": city_id, "name": name, "timezone": "Europe/Paris"}
-                await day.make("identity", "cities", body)
-            day.house_id, day.home = await day.build("bourges", "private")
-            _, day.away = await day.build("nantes", "public")
-            await day.join("stella", "steward")
-            await day.join("anouk", "animator", at_home=True)
-            made |= {name: getattr(day, name) for name in ("logins", "ids", "uids")}
-            made |= {name: getattr(day, name) for name in ("house_id", "home", "away")}
-        yield day
-
-
 def today() -> date:
     return datetime.now(ZoneInfo("Europe/Paris")).date()
 
@@ -197,101 +161,6 @@ def today() -> date:
 def first_of(months_ago: int) -> date:
     months = today().year * 12 + today().month - 1 - months_ago
     return date(months // 12, months % 12 + 1, 1)
-
-
-async def test_two_hours_of_work_open_a_door_in_another_city(
-    day: Day, network: SeededNetwork
-) -> None:
-    assert day.home
-    assert day.away
-    home, away = day.home, day.away
-    await day.join("louise", "resident", at_home=True)
-    # She has just come: nobody owes before having promised anything.
-    await day.until("louise", away, "grant", "network_member")
-    await day.until("louise", home, "grant", "resident")
-    await day.until_standing("louise", "good")
-
-    # Her steward writes down what she promised two months ago.
-    pledge = await day.say(
-        "stella",
-        "pledges",
-        {
-            "member_id": str(day.ids["louise"]),
-            "minutes_per_month": 60,
-            "skills": ["cuisine"],
-            "starts_on": first_of(2).isoformat(),
-        },
-    )
-    await day.until_standing("louise", "lapsed")
-    await day.until("louise", away, "deny", "standing_lapsed")
-    assert (await day.tap("louise", home)).reason == "resident"
-
-    # Two hours in the kitchen of the house, logged, and confirmed by somebody else.
-    logged = await day.say(
-        "louise",
-        "contributions",
-        {
-            "beneficiary": {"kind": "commons"},
-            "minutes": 120,
-            "performed_on": today().isoformat(),
-            "activity": "cooking",
-        },
-    )
-    path = f"contributions/{logged['contribution_id']}"
-    version = {"version": logged["version"]}
-    with pytest.raises(ApiError) as refused:
-        await day.say("louise", f"{path}/confirm", version)
-    assert refused.value.code == "self_confirmation"
-    assert (await day.tap("louise", away)).reason == "standing_lapsed"
-    done = await day.say("anouk", f"{path}/confirm", version)
-    assert (done["status"], done["confirmed_minutes"]) == ("confirmed", 120)
-
-    months = (await day.ask("louise", f"pledges/{pledge['pledge_id']}"))["periods"]
-    assert [month["state"] for month in months] == ["met", "met", "open"]
-    assert await day.balance("louise") == 0  # both hours are what she had promised
-    await day.until_standing("louise", "good")
-    await day.until("louise", away, "grant", "network_member")
-    history = (await day.ask("louise", f"standings/{day.ids['louise']}/history"))["items"]
-    assert [line["standing"] for line in history] == ["good", "lapsed", "good"]
-
-    # It was a mistake: the steward takes it back, and with it what it had met.
-    await day.say("stella", f"{path}/reverse")
-    await day.until_standing("louise", "lapsed")
-    await day.until("louise", away, "deny", "standing_lapsed")
-    assert (await day.tap("louise", home)).reason == "resident"
-    assert await day.balance("louise") == 0
-
-    # The fund of the city helps with the same two hours, and nobody at the door knows.
-    await day.say("anouk", "solidarity/gifts", {"minutes": 120, "anonymous": True})
-    wanted = {"minutes": 120, "for": "pledge", "reason": "ill"}
-    asked = await day.say("louise", "solidarity/requests", wanted)
-    request = f"solidarity/requests/{asked['request_id']}"
-    await day.say("stella", f"{request}/grant", {})
-    await day.until_standing("louise", "good")
-    await day.until("louise", away, "grant", "network_member")
-    with pytest.raises(ApiError) as hidden:
-        await day.ask("anouk", request)
-    assert hidden.value.status == 404
-
-    # Minutes set aside stay so, and are told.
-    own = await day.ask("anouk", "accounts", owner_id=day.ids["anouk"])
-    commons = await day.ask("anouk", "accounts", city_id="bourges", kind="commons")
-    held = {
-        "from_account": own["items"][0]["account_id"],
-        "to_account": commons["items"][0]["account_id"],
-        "minutes": 15,
-        "expires_at": (datetime.now(UTC) + timedelta(days=1)).isoformat(),
-    }
-    await day.say("anouk", "holds", held)
-
-    book = await day.api.get("timebank", "/v1/books/bourges", ADMIN)
-    assert book["sum_minutes"] == 0
-    verified = await asyncio.to_thread(
-        network.copass.run, "run", "timebank", "verify-books", timeout_s=120
-    )
-    assert verified.returncode == 0, verified.stdout + verified.stderr
-    assert await converged(network.stores, within_s=60) == []
-    await the_events_alone_give_the_same_books(network)
 
 
 async def the_events_alone_give_the_same_books(network: SeededNetwork) -> None:
@@ -318,13 +187,3 @@ async def the_events_alone_give_the_same_books(network: SeededNetwork) -> None:
     assert follower.holds == {
         row["hold_id"]: HoldLine(row["from_account"], row["minutes"], row["status"]) for row in held
     }
-
-
-async def test_whatever_a_city_decides_about_a_resident_they_come_home(day: Day) -> None:
-    assert day.home
-    assert day.away
-    await day.join("marius", "resident", at_home=True)
-    await day.until("marius", day.away, "grant", "network_member")
-    await day.make("identity", f"members/{day.ids['marius']}/suspend", {})
-    await day.until("marius", day.away, "deny", "member_suspended")
-    assert (await day.tap("marius", day.home)).reason == "resident"
