@@ -74,7 +74,9 @@ def test_no_mutation_of_a_code_is_believed() -> None:
 
 
 @pytest.mark.parametrize(
-    "key", ["", "A" * 87, "B" * 87, PHONE.public_key[:-1], PHONE.public_key + "A", "é" * 87]
+    "key",
+    ["", "A" * 87, "B" * 87, PHONE.public_key[:-1], PHONE.public_key + "A", "é" * 87],
+    ids=["nothing", "zeros", "no point", "cut", "longer", "accents"],  # the phone's is drawn anew
 )
 def test_a_key_that_is_none_believes_nothing(key: str) -> None:
     code = read_pass(TEXT)
