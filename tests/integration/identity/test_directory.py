@@ -115,37 +115,38 @@ async def test_the_choice_is_checked_and_a_service_has_none(network: Network) ->
     assert await found(service) == []
 
 
-@pytest.mark.parametrize(
-    ("query", "names"),
-    [
-        ("lea", {"Léa Lecœur-Ly", "LÉA d'Arc"}),
-        ("LÉ", {"Léa Lecœur-Ly", "LÉA d'Arc"}),
-        ("lecoeur", {"Léa Lecœur-Ly"}),
-        ("LECŒUR l", {"Léa Lecœur-Ly"}),
-        ("ly lea", {"Léa Lecœur-Ly"}),
-        ("darc", {"LÉA d'Arc"}),
-        ("D’Arc", {"LÉA d'Arc"}),
-        ("ea", set()),
-        ("Иван", {"Иван Strauß"}),
-        ("ивАн STRAUSS", {"Иван Strauß"}),
-        ("---", set()),
-        ("' | a:* & !b\\", set()),
-        ("zoe", {"Zoë"}),  # written with a combining mark
-        ("%", set()),
-    ],
-)
+BY_THEIR_BEGINNING = [
+    ("lea", {"Léa Lecœur-Ly", "LÉA d'Arc"}),
+    ("LÉ", {"Léa Lecœur-Ly", "LÉA d'Arc"}),
+    ("lecoeur", {"Léa Lecœur-Ly"}),
+    ("LECŒUR l", {"Léa Lecœur-Ly"}),
+    ("ly lea", {"Léa Lecœur-Ly"}),
+    ("darc", {"LÉA d'Arc"}),
+    ("D’Arc", {"LÉA d'Arc"}),
+    ("ea", set()),
+    ("Иван", {"Иван Strauß"}),
+    ("ивАн STRAUSS", {"Иван Strauß"}),
+    ("---", set()),
+    ("' | a:* & !b\\", set()),
+    ("zoe", {"Zoë"}),  # written with a combining mark
+    ("%", set()),
+]
+
+
 async def test_words_are_found_by_their_beginning_without_case_and_accents(
-    network: Network, query: str, names: set[str]
+    network: Network, subtests: pytest.Subtests
 ) -> None:
     await network.city("nantes")
     for name in ("Léa Lecœur-Ly", "LÉA d'Arc", "Иван Strauß", "Zoë", "Bob"):
         await named(network, "nantes", name)
-    answer = await network.http.get(
-        "/v1/directory",
-        params={"q": query, "city_id": "nantes"},
-        headers={"Authorization": f"Bearer {network.admin.token}"},
-    )
-    assert {item["display_name"] for item in answer.json()["items"]} == names
+    for query, names in BY_THEIR_BEGINNING:
+        with subtests.test(query):
+            answer = await network.http.get(
+                "/v1/directory",
+                params={"q": query, "city_id": "nantes"},
+                headers={"Authorization": f"Bearer {network.admin.token}"},
+            )
+            assert {item["display_name"] for item in answer.json()["items"]} == names
 
 
 async def test_pages_follow_the_alphabet_without_gaps_or_repeats(network: Network) -> None:
