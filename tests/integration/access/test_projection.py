@@ -43,8 +43,13 @@ async def test_a_second_reading_of_everything_leaves_the_same_state(open_world: 
     await open_world.knows(*people)
     before = await count_documents(open_world.pipe)
     await open_world.pipe.call("DEL", "projection:offsets")
-    async with running(open_world.projector().run):
-        await asyncio.sleep(1)
+    again = open_world.projector()
+
+    async def all_is_read() -> bool:
+        return again.is_caught_up
+
+    async with running(again.run):
+        await until(all_is_read)
     assert await count_documents(open_world.pipe) == before
     assert before["card"] == 20
     assert before["door"] == 2
@@ -134,7 +139,7 @@ async def test_after_losing_everything_an_empty_log_is_not_all_there_is(world: W
     async with world.pool.acquire() as conn:
         await conn.execute("INSERT INTO projection_memory VALUES ('place', 1), ('reader', 1)")
     async with running(world.projector().run):
-        await asyncio.sleep(1.5)
+        await asyncio.sleep(0.5)
         assert not await world.is_ready()
         await world.publish(world.place(), world.reader())
         await world.ready()
@@ -143,7 +148,7 @@ async def test_after_losing_everything_an_empty_log_is_not_all_there_is(world: W
 async def test_what_does_not_come_back_is_not_waited_for_for_ever(world: World) -> None:
     async with world.pool.acquire() as conn:
         await conn.execute("INSERT INTO projection_memory VALUES ('place', 1)")
-    async with running(world.projector(settle_s=1.5).run):
+    async with running(world.projector(settle_s=0.5).run):
         await world.ready()
 
 
