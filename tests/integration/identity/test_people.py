@@ -560,6 +560,11 @@ async def test_the_events_are_those_of_the_contract_and_hold_nothing_personal(
         "version",
         "credential_hash",
         "credential_type",
+        "public_key",
+        "valid_from",
+        "valid_until",
+        "places",
+        "host_member_id",
         "member_id",
         "status",
     }
