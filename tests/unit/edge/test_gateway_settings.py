@@ -168,7 +168,8 @@ def test_the_commands_check_and_list_without_showing_a_secret(folder: Path) -> N
     assert "user machine-12" in listed.output
     (folder / "gate.cards").unlink()
     failed = CliRunner().invoke(app, ["run", "--config", file])
-    assert (failed.exit_code, "gate.cards" in failed.output) == (1, True)
+    told = failed.output.replace("\n", "")  # a long path is broken at the width of the terminal
+    assert (failed.exit_code, "gate.cards" in told) == (1, True)
     for secret in ("broker-secret", "token-secret", READER_KEY[-20:]):
         assert secret not in checked.output + listed.output + failed.output
 
