@@ -42,9 +42,9 @@ async def test_a_connection_killed_after_the_commit_posts_nothing_twice(
     """The service cannot know that it committed; it asks again and finds its own transfer."""
     post, lost = service.post_transfers, []
 
-    async def post_and_lose_the_answer(conn: Any, batch: Any, now: Any) -> Any:
+    async def post_and_lose_the_answer(conn: Any, batch: Any, now: Any, *more: Any) -> Any:
         if lost:
-            return await post(conn, batch, now)
+            return await post(conn, batch, now, *more)
         lost.append(True)
         async with bank.pool.acquire() as other, other.transaction():
             await post(other, batch, now)
@@ -64,11 +64,11 @@ async def test_a_connection_cut_between_two_steps_is_no_fault_of_the_request(
     """asyncpg says so with an error of its own, which is neither PostgreSQL's nor the network's."""
     post, cut = service.post_transfers, []
 
-    async def cut_once(conn: Any, batch: Any, now: Any) -> Any:
+    async def cut_once(conn: Any, batch: Any, now: Any, *more: Any) -> Any:
         if not cut:
             cut.append(True)
             raise asyncpg.InternalClientError("cannot switch to state 15; another operation (2)")
-        return await post(conn, batch, now)
+        return await post(conn, batch, now, *more)
 
     monkeypatch.setattr(service, "post_transfers", cut_once)
     answer = await bank.caller("anna").pay(bank.accounts["anna"], bank.accounts["bruno"], 90)

@@ -12,7 +12,17 @@ from typer.testing import CliRunner
 
 from common.clock import utc_now
 from common.ids import new_id
+from timebank import service, store
 from timebank.__main__ import cli
+from timebank.domain import (
+    Actor,
+    Books,
+    Leg,
+    Posted,
+    Rejected,
+    TransferRequest,
+    decide_all,
+)
 from timebank.importing import run
 from timebank.importing.layouts import LayoutError, Row
 from timebank.importing.run import Line, Source, import_rows
@@ -92,6 +102,74 @@ async def test_two_imports_of_the_same_file_at_once(bank: Any) -> None:
     )
     assert counts[0] + counts[1] == {"posted": 600, "repeated": 600}
     assert await bank.transfers() == 600
+
+
+async def test_a_batch_is_decided_ahead_and_again_when_others_move_the_accounts(
+    bank: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "BATCH", 50)
+    used: list[bool] = []
+    post = service.post_transfers
+
+    async def watched(
+        conn: Any, batch: Any, now: Any, foreseen: service.Foreseen | None = None
+    ) -> Any:
+        outcomes = await post(conn, batch, now, foreseen)
+        used.append(foreseen is not None and outcomes is foreseen.outcomes)
+        return outcomes
+
+    monkeypatch.setattr(service, "post_transfers", watched)
+    anna, bruno = bank.accounts["anna"], bank.accounts["bruno"]
+    lines: list[Line] = []
+
+    def meddle(told: list[Line]) -> None:
+        lines.extend(told)
+        if len(lines) == 200:  # while the fifth batch is decided: the sixth finds another balance
+            meddlers.append(asyncio.create_task(bank.caller("anna").pay(anna, bruno, 595)))
+
+    meddlers: list[Any] = []
+    wanted = [Row(n, f"r{n}", "anna", "bruno", 1, None, None) for n in range(1, 501)]
+    counts = await import_rows(bank.pool, utc_now, source(bank), wanted, meddle)
+    (meddled,) = [await one for one in meddlers]
+    assert meddled.status_code in (201, 409)
+    assert used.count(True) >= 4
+    # A floor of 600 holds for both together, in whichever order they came.
+    given = counts["posted"] + (595 if meddled.status_code == 201 else 0)
+    assert given <= 600
+    assert await bank.balance("anna") == -given
+    if meddled.status_code == 201:
+        assert counts["rejected"] == 500 - counts["posted"] > 0
+    assert all(report.sound for report in await verify_books(bank.dsn))
+
+
+async def test_a_row_that_stands_twice_in_a_file_counts_once(
+    bank: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "BATCH", 50)
+    twice = [*rows(200), *rows(50)]  # the second time in a batch that was decided ahead
+    counts = await import_rows(bank.pool, utc_now, source(bank), twice, lambda _: None)
+    assert dict(counts) == {"posted": 200, "repeated": 50}
+    assert await bank.transfers() == 200
+
+
+async def test_a_forecast_over_other_accounts_counts_for_nothing(bank: Any) -> None:
+    anna, bruno = bank.accounts["anna"], bank.accounts["bruno"]
+    async with bank.pool.acquire() as conn, conn.transaction():
+        before = await store.lock_accounts(conn, [anna, bruno])
+    legs = (Leg(anna, -600), Leg(bruno, 600))
+    actor = Actor("import:old", "nantes", steward=True)
+    request = TransferRequest(new_id(), True, None, actor, legs)
+    books = Books(accounts=dict(before))
+    forecast = service.Foreseen(before, decide_all([request], books, utc_now()), books.accounts)
+    assert isinstance(forecast.outcomes[0], Posted)
+    assert (await bank.caller("anna").pay(anna, bruno, 1)).status_code == 201
+    async with bank.pool.acquire() as conn, conn.transaction():
+        (outcome,) = await service.post_transfers(
+            conn, [service.Submission(request, None)], utc_now(), forecast
+        )
+    assert isinstance(outcome, Rejected)
+    assert outcome.code == "insufficient_time"
+    assert await bank.balance("anna") == -1
 
 
 async def test_a_bad_row_does_not_spoil_its_neighbours(bank: Any) -> None:

@@ -63,6 +63,18 @@ class Submission:
     traceparent: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Foreseen:
+    """What requests come to, if their accounts are what `accounts` says when they are locked.
+
+    `left`: all accounts that whoever foresaw this knows of, as they are then.
+    """
+
+    accounts: dict[UUID, Account]
+    outcomes: tuple[Outcome, ...]
+    left: dict[UUID, Account]
+
+
 class Ledger:
     """Posts transfers. Concurrent requests share a database transaction."""
 
@@ -89,12 +101,14 @@ class Ledger:
     async def close(self) -> None:
         await self._batcher.close()
 
-    async def post_batch(self, batch: Sequence[Submission]) -> Sequence[Outcome]:
+    async def post_batch(
+        self, batch: Sequence[Submission], foreseen: Foreseen | None = None
+    ) -> Sequence[Outcome]:
         """Post requests in their order, in one transaction. Raises as `post` does."""
         for attempt in range(1, ATTEMPTS_MAX + 1):
             try:
                 async with self.pool.acquire() as conn, conn.transaction():
-                    return await post_transfers(conn, batch, self.clock())
+                    return await post_transfers(conn, batch, self.clock(), foreseen)
             except WORTH_ANOTHER_TRY as error:
                 if attempt == ATTEMPTS_MAX:
                     raise
@@ -103,11 +117,12 @@ class Ledger:
 
 
 async def post_transfers(
-    conn: Conn, batch: Sequence[Submission], now: datetime
+    conn: Conn, batch: Sequence[Submission], now: datetime, foreseen: Foreseen | None = None
 ) -> tuple[Outcome, ...]:
     """Decide and write requests in their order, within the transaction of `conn`.
 
-    A refused one leaves nothing and its neighbours alone.
+    A refused one leaves nothing and its neighbours alone. What was `foreseen` of these requests
+    counts if nothing was done before and their accounts are, now locked, what it was decided over.
     """
     requests = [submission.request for submission in batch]
     accounts = await store.lock_accounts(
@@ -119,17 +134,20 @@ async def post_transfers(
         keys=[(request.actor.id, request.key) for request in requests if request.key],
         reverses=[request.reverses for request in requests if request.reverses],
     )
-    by_id = {transfer.id: transfer for transfer in known}
-    outcomes = decide_all(
-        requests,
-        Books(
-            accounts=dict(accounts),
-            by_id=by_id,
-            by_key={key: by_id[transfer_id] for key, transfer_id in by_key.items()},
-            reversed={transfer.reverses for transfer in known if transfer.reverses},
-        ),
-        now,
-    )
+    if foreseen is not None and not known and foreseen.accounts == accounts:
+        outcomes = foreseen.outcomes
+    else:
+        by_id = {transfer.id: transfer for transfer in known}
+        outcomes = decide_all(
+            requests,
+            Books(
+                accounts=dict(accounts),
+                by_id=by_id,
+                by_key={key: by_id[transfer_id] for key, transfer_id in by_key.items()},
+                reversed={transfer.reverses for transfer in known if transfer.reverses},
+            ),
+            now,
+        )
     await save_outcomes(conn, batch, outcomes, known_keys=set(by_key), now=now)
     return outcomes
 

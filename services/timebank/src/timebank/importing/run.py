@@ -22,7 +22,17 @@ import orjson
 from common.clock import Clock
 from common.db import Pool
 from common.ids import row_id
-from timebank.domain import Actor, Leg, Outcome, Posted, Rejected, TransferRequest
+from timebank.domain import (
+    Account,
+    Actor,
+    Books,
+    Leg,
+    Outcome,
+    Posted,
+    Rejected,
+    TransferRequest,
+    decide_all,
+)
 from timebank.importing.layouts import (
     Fault,
     Layout,
@@ -33,7 +43,7 @@ from timebank.importing.layouts import (
     to_rows,
     transfer_id,
 )
-from timebank.service import Ledger, Submission
+from timebank.service import Foreseen, Ledger, Submission
 
 # Large, so that an account that many rows touch is written once for all of them; small enough that
 # whoever else wants it waits for a fifth of a second.
@@ -85,22 +95,64 @@ async def import_rows(
     ledger = Ledger(pool, clock)
     counts: Counter[str] = Counter()
     asked = ask_for(rows, source, clock)
-    batch = await collect(asked)
+    seen: dict[UUID, Account] = {}  # as the batches that are committed left them
+    batch, foreseen = await collect(asked), None
     while batch:
-        # Read while the database works on the batch before.
-        following = asyncio.create_task(collect(asked))
+        # Read, and decided over what this batch should leave, while the database works on it.
+        following = asyncio.create_task(prepare(asked, foreseen, clock))
         try:
-            outcomes = await post(ledger, batch)
+            outcomes = await post(ledger, batch, foreseen)
             lines = [to_line(row, done) for (row, _), done in zip(batch, outcomes, strict=True)]
             report(lines)
             counts.update(line.status for line in lines)
-            batch = await following
+            seen.update(
+                (account.id, account)
+                for done in outcomes
+                if isinstance(done, Posted)
+                for account in done.accounts
+            )
+            came_true = foreseen is not None and foreseen.outcomes == tuple(
+                done for done in outcomes if not isinstance(done, Fault)
+            )
+            batch, foreseen = await following
+            if not came_true:
+                foreseen = await foresee(batch, dict(seen), clock)
         finally:
             following.cancel()
     return counts
 
 
 Asked = tuple[Row | Fault, TransferRequest | Fault]
+
+
+async def prepare(
+    asked: Iterator[Asked], before: Foreseen | None, clock: Clock
+) -> tuple[list[Asked], Foreseen | None]:
+    """The next rows of a batch, and what they come to if the batch before them is as foreseen."""
+    batch = await collect(asked)
+    return batch, await foresee(batch, before.left, clock) if before is not None else None
+
+
+async def foresee(
+    batch: Sequence[Asked], accounts: dict[UUID, Account], clock: Clock
+) -> Foreseen | None:
+    """What a batch comes to over `accounts`, which it leaves as they will be then; None when it
+    needs another account. The ledger decides again unless it finds them just so."""
+    requests = requests_of(batch)
+    ids = {leg.account_id for request in requests for leg in request.legs}
+    if not ids <= accounts.keys():
+        return None
+    found = {account_id: accounts[account_id] for account_id in ids}
+    books = Books(accounts=accounts)
+    outcomes: list[Outcome] = []
+    for first in range(0, len(requests), SLICE):
+        outcomes += decide_all(requests[first : first + SLICE], books, clock())
+        await asyncio.sleep(0)
+    return Foreseen(found, tuple(outcomes), left=books.accounts)
+
+
+def requests_of(asked: Sequence[Asked]) -> list[TransferRequest]:
+    return [item for _, item in asked if isinstance(item, TransferRequest)]
 
 
 async def collect(asked: Iterator[Asked]) -> list[Asked]:
@@ -112,11 +164,12 @@ async def collect(asked: Iterator[Asked]) -> list[Asked]:
     return batch
 
 
-async def post(ledger: Ledger, batch: Sequence[Asked]) -> list[Outcome | Fault]:
+async def post(
+    ledger: Ledger, batch: Sequence[Asked], foreseen: Foreseen | None
+) -> list[Outcome | Fault]:
     """What became of each row of a batch, which is committed then."""
-    requests = [item for _, item in batch if isinstance(item, TransferRequest)]
-    submissions = [Submission(request, None) for request in requests]
-    outcomes = iter(await ledger.post_batch(submissions) if submissions else ())
+    submissions = [Submission(request, None) for request in requests_of(batch)]
+    outcomes = iter(await ledger.post_batch(submissions, foreseen) if submissions else ())
     return [next(outcomes) if isinstance(item, TransferRequest) else item for _, item in batch]
 
 
