@@ -118,6 +118,8 @@ def proof_times(rig: Rig, book: Book, seed: int) -> list[float]:
 
 
 def measure_rate(path: Path, sizes: Sizes, console: Console) -> list[Result]:
+    # First: on Linux a process takes over the peak of the one that starts it.
+    memory = peak_memory(path)
     with zipfile.ZipFile(path) as archive:
         lines = archive.read(f"cities/{CITY}/entries.jsonl").splitlines()
     alone, both = [], []
@@ -144,7 +146,7 @@ def measure_rate(path: Path, sizes: Sizes, console: Console) -> list[Result]:
     return [
         *rates,
         Result("verify_entries", len(lines), "entries", now()),
-        Result("verify_memory", peak_memory(path), "MiB", now(), goal=300, better="lower"),
+        Result("verify_memory", memory, "MiB", now(), goal=300, better="lower"),
     ]
 
 
