@@ -8,16 +8,22 @@ from typing import get_args
 
 import pytest
 
+from access.operators.domain import Trouble
+from copass_tap.decision import DenyReason, GrantReason
+from portal.audit import calls as audit
+from portal.audit.routes import TABLES
 from portal.board import calls as board
 from portal.board.exchanges import BUTTONS
 from portal.clearing import calls as clearing
 from portal.contributions import calls as contributions
+from portal.doors import calls as doors
 from portal.i18n import LANGUAGES, Speech, catalogue
 from portal.me.routes import VISIBILITIES
 from portal.notices import calls as notices
 from portal.pledges import calls as pledges
 from portal.solidarity import calls as solidarity
 from portal.solidarity.routes import PURPOSES
+from timebank.audit.domain import EXPLAINED
 
 # Said of what the services name, so that the code holds only the beginning of the key.
 FAMILIES = (
@@ -165,6 +171,15 @@ def named_by_services() -> list[str]:
             ),
             *(f"because_{reason}" for reason in (*clearing.REASONS, "other")),
         ],
+        "audit": [
+            *(f"rule_{rule}" for rule in (*audit.RULES, "other")),
+            *(f"because_{rule}" for rule in audit.RULES),
+            *(f"line_{kind}" for kind in (*audit.LINES, "other")),
+            *(f"table_{table}" for table in TABLES),
+            *(f"role_{role}" for role in ("auditor", "federation_admin", "other")),
+        ],
+        "door": [f"reason_{reason}" for reason in (*doors.REASONS, "other")],
+        "reader": [f"trouble_{trouble}" for trouble in (*doors.TROUBLE, "other")],
     }
     return [f"{family}.{name}" for family, names in families.items() for name in names]
 
@@ -172,6 +187,13 @@ def named_by_services() -> list[str]:
 @pytest.mark.parametrize("key", named_by_services())
 def test_there_are_words_for_all_that_a_service_may_name(key: str) -> None:
     assert key in catalogue()
+
+
+def test_the_pages_know_what_the_services_name_now() -> None:
+    """Written down twice, because a page imports no service; the same all the same."""
+    assert set(doors.REASONS) == {*get_args(GrantReason), *get_args(DenyReason)}
+    assert set(doors.TROUBLE) == set(get_args(Trouble))
+    assert set(audit.RULES) == set(EXPLAINED)
 
 
 def test_french_signs_stay_with_their_word() -> None:
